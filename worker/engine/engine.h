@@ -1,0 +1,193 @@
+/* The engine: tensors and some twenty operations, at the altitude of the papers. All that worker/model sees of a device.
+ *
+ * - Shapes are written outermost first; tensors are packed. "Rows" are all leading dimensions taken together.
+ * - Ops return nothing. The first failure sticks, later ops do nothing, rf_engine_sync() and downloads report it: the
+ *   model reads like the paper and no failure is lost. Shapes that disagree are our own mistake and abort.
+ * - Activations are F32 on the CPU and rf_engine_act_dtype() elsewhere. The residual stream, norm statistics, modulation
+ *   and the sampler's state are F32 whatever the precision. An op converts between the types of its arguments.
+ * - Memory comes from arenas, each one block sized before the first step; nothing is allocated inside a step.
+ * - One thread drives an engine. The CPU backend uses its own threads inside an op.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RF_ENGINE_ENGINE_H
+#define RF_ENGINE_ENGINE_H
+
+#include "schema/err.h"
+
+#define RF_MAX_DIMS 5
+#define RF_MAX_LORAS 8
+
+enum rf_dtype { RF_F32, RF_F16, RF_BF16, RF_F8_E4M3, RF_F8_E5M2, RF_I8, RF_U8, RF_I32, RF_I64, RF_DTYPE_COUNT };
+
+size_t rf_dtype_size(enum rf_dtype dtype);
+const char *rf_dtype_name(enum rf_dtype dtype); /* the word of the safetensors format: "F32", "BF16", "F8_E4M3" … */
+
+/* A view of engine memory. A plain value: copy it freely, it owns nothing. data NULL: absent (an optional argument). */
+struct rf_tensor {
+    void *data; /* device memory: never touch it outside worker/engine */
+    enum rf_dtype dtype;
+    int n_dims;
+    int64_t shape[RF_MAX_DIMS];
+};
+
+int64_t rf_tensor_elements(const struct rf_tensor *t);
+size_t rf_tensor_bytes(const struct rf_tensor *t);
+/* Rows [first, first + n) of the outermost dimension, as a view. */
+struct rf_tensor rf_tensor_slice(const struct rf_tensor *t, int64_t first, int64_t n);
+/* The same memory under another shape with as many elements. */
+struct rf_tensor rf_tensor_reshape(const struct rf_tensor *t, int n_dims, const int64_t *shape);
+
+/* ---- opening ---- */
+
+struct rf_engine;
+struct rf_engine_config {
+    const char *device;  /* "cpu", "cuda:0", "auto" (cuda:0 if one works, else cpu); NULL means auto */
+    const char *precision; /* "f32", "bf16", "fp8"; NULL: f32 on the CPU, bf16 on CUDA */
+    int n_threads;       /* CPU threads; 0: one per core */
+    int64_t budget_bytes; /* device memory this engine may use; 0: all that is free */
+};
+
+/*   RF_ERR_INVALID  a word in the configuration is unknown; the message lists the known ones
+ *   RF_ERR_DEVICE   no such device here, or this build has no CUDA; the message says which */
+enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_engine **ret_engine, struct rf_err *err);
+void rf_engine_close(struct rf_engine **engine);
+
+const char *rf_engine_device_name(const struct rf_engine *e);  /* "AMD EPYC, 2 threads", "NVIDIA H200" */
+const char *rf_engine_device_kind(const struct rf_engine *e);  /* "cpu", "cuda" */
+enum rf_dtype rf_engine_act_dtype(const struct rf_engine *e);
+
+/* Waits for all work and reports the first failure since the last call, clearing it. */
+enum rf_code rf_engine_sync(struct rf_engine *e, struct rf_err *err);
+
+/* ---- memory ---- */
+
+/* A block of engine memory handed out from the front. */
+struct rf_arena;
+enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_arena **ret_arena, struct rf_err *err);
+void rf_arena_destroy(struct rf_arena **arena);
+/* A tensor from the arena, contents undefined (poisoned in debug builds). A full arena is our own wrong plan: aborts. */
+struct rf_tensor rf_arena_tensor(struct rf_arena *a, enum rf_dtype dtype, int n_dims, const int64_t *shape);
+#define RF_SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}
+int64_t rf_arena_mark(const struct rf_arena *a);              /* how much is in use, in bytes */
+void rf_arena_rewind(struct rf_arena *a, int64_t mark);       /* everything handed out since is free again */
+/* What rf_arena_tensor() will take for this tensor, alignment included: plans add these up. */
+int64_t rf_arena_cost(enum rf_dtype dtype, int n_dims, const int64_t *shape);
+
+void rf_upload(struct rf_engine *e, const struct rf_tensor *t, const void *host); /* rf_tensor_bytes(t) bytes */
+enum rf_code rf_download(struct rf_engine *e, const struct rf_tensor *t, void *host, struct rf_err *err);
+/* True when the engine reads host memory in place: weights may then stay in the mapped file. */
+bool rf_engine_is_host(const struct rf_engine *e);
+
+/* ---- weights ---- */
+
+/* A run-time LoRA branch: y += scale * up (down x). down [rank, in], up [out, rank]; scale = strength * alpha / rank. */
+struct rf_lora_weight {
+    struct rf_tensor down, up;
+    float scale;
+};
+
+/* y = x w^T * scale + b, plus the LoRA branches.
+ *   w      [out, in]  F32, F16, BF16 or F8
+ *   scale  [1] or [out]  F32, absent: 1. It multiplies: dequantised w = f8(byte) * scale.
+ *   b      [out]  F32, absent: none */
+struct rf_linear {
+    struct rf_tensor w, scale, b;
+    int n_loras;
+    struct rf_lora_weight lora[RF_MAX_LORAS];
+};
+
+/* w [out, kt, kh, kw, in] (repacked from the file's [out, in, kt, kh, kw] at load), b [out] F32. */
+struct rf_conv {
+    struct rf_tensor w, b;
+};
+
+/* ---- ops: transformer and text encoder ---- */
+
+enum rf_act { RF_ACT_NONE, RF_ACT_GELU_TANH, RF_ACT_SILU, RF_ACT_COUNT };
+
+struct rf_linear_opts {
+    enum rf_act act;
+    bool add;                     /* y += gate * (...) instead of y = ...; y is then the F32 residual stream */
+    const struct rf_tensor *gate; /* [out] F32, only with add; NULL: 1 */
+};
+
+/* y [rows, out] = act(x w^T + b), x [rows, in]. opts NULL: plain. */
+void rf_linear(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_linear *w,
+               const struct rf_linear_opts *opts);
+
+/* y = LN(x) * (one_plus ? 1 + scale : scale) + shift over the last dimension; biased variance, eps inside the root.
+ *   x, y [rows, dim]; scale, shift [dim] F32, both absent: plain normalisation. y may be x. */
+void rf_layer_norm(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x,
+                   const struct rf_tensor *scale, const struct rf_tensor *shift, bool one_plus, float eps);
+
+/* y = x * rsqrt(mean(x^2) + eps) * weight over the last dimension; no mean is subtracted. y may be x. */
+void rf_rms_norm(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x,
+                 const struct rf_tensor *weight, float eps);
+
+/* RMS norm over the whole row (all heads together), then rotary embedding per head, in place.
+ *   x       [tokens, n_heads * head_dim]
+ *   weight  [n_heads * head_dim] F32
+ *   freqs   [tokens, head_dim / 2, 2] F32 (cos, sin); absent: norm only (cross-attention)
+ * Pairs are neighbours (0,1) (2,3), not halves: the wrong choice runs and ruins the picture. */
+void rf_rms_rope(struct rf_engine *e, const struct rf_tensor *x, const struct rf_tensor *weight,
+                 const struct rf_tensor *freqs, int n_heads, float eps);
+
+struct rf_attention_opts {
+    int n_heads;
+    float scale;                  /* of the logits; UMT5 uses 1 */
+    const struct rf_tensor *bias; /* [n_heads, n_q, n_k] F32 added to the logits; NULL: none */
+    int64_t n_valid_keys;         /* keys at and after it do not exist; 0: all exist */
+};
+
+/* o [n_q, heads * head_dim] = softmax(scale * q k^T + bias) v per head; k, v [n_k, heads * head_dim]. o is not q. */
+void rf_attention(struct rf_engine *e, const struct rf_tensor *o, const struct rf_tensor *q, const struct rf_tensor *k,
+                  const struct rf_tensor *v, const struct rf_attention_opts *opts);
+
+/* y = gelu_tanh(a) * b, elementwise; y may be a. */
+void rf_gelu_mul(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *a, const struct rf_tensor *b);
+
+/* y [n, dim] = rows ids[i] of table [vocab, dim]; ids on the host, checked against vocab by the caller. */
+void rf_embed(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *table, const int32_t *ids,
+              int64_t n);
+
+/* y = a * x + b * y, elementwise, F32 (y may alias x). The sampler's arithmetic. */
+void rf_axpby(struct rf_engine *e, const struct rf_tensor *y, float a, const struct rf_tensor *x, float b);
+
+/* y = act(x). */
+void rf_activate(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, enum rf_act act);
+
+/* y = x converted to y's type; same number of elements. */
+void rf_copy(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x);
+void rf_fill(struct rf_engine *e, const struct rf_tensor *y, float value);
+
+/* tokens [T*Hp*Wp, C*4] from latent [C, T, 2Hp, 2Wp]: token (t,y,x), feature (c*2 + ky)*2 + kx. */
+void rf_patchify(struct rf_engine *e, const struct rf_tensor *tokens, const struct rf_tensor *latent);
+/* latent [C, T, 2Hp, 2Wp] from tokens [T*Hp*Wp, 4*C] with feature (py*2 + px)*C + c: the opposite nesting. */
+void rf_unpatchify(struct rf_engine *e, const struct rf_tensor *latent, const struct rf_tensor *tokens);
+
+/* ---- ops: VAE. Frames are channels-last: [frames, height, width, channels]. ---- */
+
+struct rf_conv_opts {
+    int stride_t;                /* 0 means 1 */
+    int stride_s;                /* 0 means 1; 2 pads right and bottom by one instead of all sides by one (the
+                                    reference does; a symmetric pad shifts the picture) */
+    bool upsample;               /* read x through a nearest-neighbour doubling of height and width */
+    const struct rf_tensor *add; /* shape of y, added to the result (residual); NULL: none; may be y */
+};
+
+/* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, so a causal caller puts
+ * the history frames in front of x. Zero padding of (k - 1) / 2 in space (see stride_s). */
+void rf_conv(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
+             const struct rf_conv_opts *opts);
+
+/* y = x / max(|x|, 1e-12) * sqrt(C) * gamma over the channels of each position, then act. gamma [C] F32. y may be x. */
+void rf_channel_norm(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x,
+                     const struct rf_tensor *gamma, enum rf_act act);
+
+/* y [T, H, W, C] from x [C, T, H, W] and back, each channel c mapped to x * mul[c] + add[c] (host arrays of C floats;
+ * NULL: 1 and 0). How latents get their mean and deviation, and pixels their layout. */
+void rf_to_channels_last(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const float *mul,
+                         const float *add);
+void rf_from_channels_last(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const float *mul,
+                           const float *add);
+
+#endif
