@@ -16,7 +16,11 @@
 #define RF_MAX_DIMS 5
 #define RF_MAX_LORAS 8
 
-enum rf_dtype { RF_F32, RF_F16, RF_BF16, RF_F8_E4M3, RF_F8_E5M2, RF_I8, RF_U8, RF_I32, RF_I64, RF_DTYPE_COUNT };
+/* The last six occur in files only; no op takes them. */
+enum rf_dtype {
+    RF_F32, RF_F16, RF_BF16, RF_F8_E4M3, RF_F8_E5M2, RF_I8, RF_U8, RF_I32, RF_I64,
+    RF_F64, RF_BOOL, RF_I16, RF_U16, RF_U32, RF_U64, RF_DTYPE_COUNT
+};
 
 size_t rf_dtype_size(enum rf_dtype dtype);
 const char *rf_dtype_name(enum rf_dtype dtype); /* the word of the safetensors format: "F32", "BF16", "F8_E4M3" … */
@@ -41,7 +45,8 @@ struct rf_tensor rf_tensor_reshape(const struct rf_tensor *t, int n_dims, const 
 struct rf_engine;
 struct rf_engine_config {
     const char *device;  /* "cpu", "cuda:0", "auto" (cuda:0 if one works, else cpu); NULL means auto */
-    const char *precision; /* "f32", "bf16", "fp8"; NULL: f32 on the CPU, bf16 on CUDA */
+    const char *precision; /* "f32", "bf16", "fp8"; NULL: f32 on the CPU, bf16 on CUDA. The CPU computes in f32 whatever
+                              it says, which is at least as exact; rf_engine_act_dtype() tells */
     int n_threads;       /* CPU threads; 0: one per core */
     int64_t budget_bytes; /* device memory this engine may use; 0: all that is free */
 };

@@ -38,6 +38,9 @@ struct rf_kernels {
     int gemm_mr, gemm_nr;
 };
 
+/* avx2 and avx512 exist on x86-64 only. */
+extern const struct rf_kernels rf_kernels_plain, rf_kernels_avx2, rf_kernels_avx512;
+
 /* The best of them that this machine runs. */
 const struct rf_kernels *rf_kernels_best(void);
 

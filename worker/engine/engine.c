@@ -1,0 +1,254 @@
+/* The front: opening, arenas, views, and the shape checks of every op, done once for all backends.
+ *
+ * A shape that disagrees is a mistake of ours and aborts here, before a kernel can read past a buffer. What a backend
+ * reports (a lost device) is kept: the first failure sticks, later ops do nothing, rf_engine_sync() hands it out.
+ * The ops are in ops.c.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/engine/front.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ARENA_ALIGN 256 /* what tensor cores and 64-byte vectors both like */
+
+struct rf_arena {
+    struct rf_engine *e;
+    char *data;
+    int64_t size, used;
+};
+
+/* ---- views ---- */
+
+int64_t rf_tensor_elements(const struct rf_tensor *t)
+{
+    int64_t n = 1;
+    for (int i = 0; i < t->n_dims; i++)
+        n *= t->shape[i];
+    return n;
+}
+
+size_t rf_tensor_bytes(const struct rf_tensor *t)
+{
+    return (size_t)rf_tensor_elements(t) * rf_dtype_size(t->dtype);
+}
+
+struct rf_tensor rf_tensor_slice(const struct rf_tensor *t, int64_t first, int64_t n)
+{
+    RF_ASSERT(t->n_dims >= 1 && first >= 0 && n >= 0 && first + n <= t->shape[0]);
+    struct rf_tensor view = *t;
+    view.shape[0] = 1;
+    size_t row_bytes = rf_tensor_bytes(&view);
+    view.data = t->data ? (char *)t->data + (size_t)first * row_bytes : NULL;
+    view.shape[0] = n;
+    return view;
+}
+
+struct rf_tensor rf_tensor_reshape(const struct rf_tensor *t, int n_dims, const int64_t *shape)
+{
+    RF_ASSERT(n_dims >= 0 && n_dims <= RF_MAX_DIMS);
+    struct rf_tensor view = *t;
+    view.n_dims = n_dims;
+    for (int i = 0; i < n_dims; i++)
+        view.shape[i] = shape[i];
+    RF_ASSERT(rf_tensor_elements(&view) == rf_tensor_elements(t));
+    return view;
+}
+
+/* ---- opening ---- */
+
+static bool known_precision(const char *word)
+{
+    return word == NULL || strcmp(word, "f32") == 0 || strcmp(word, "bf16") == 0 || strcmp(word, "fp8") == 0;
+}
+
+/* "cuda" and "cuda:N" give N, anything else -1. */
+static int cuda_index(const char *device)
+{
+    if (strcmp(device, "cuda") == 0)
+        return 0;
+    int index, used = 0;
+    if (sscanf(device, "cuda:%4d%n", &index, &used) == 1 && device[used] == '\0' && index >= 0)
+        return index;
+    return -1;
+}
+
+static enum rf_code open_backend(const struct rf_backend *b, int index, const struct rf_engine_config *config,
+                                 struct rf_engine **ret_engine, struct rf_err *err)
+{
+    struct rf_engine *e = rf_new(struct rf_engine);
+    e->backend = b;
+    e->budget_bytes = config->budget_bytes;
+    enum rf_code rc = b->open(config, index, &e->self, &e->device_name, &e->act_dtype, err);
+    if (rc != RF_OK) {
+        free(e);
+        return rc;
+    }
+    *ret_engine = e;
+    return RF_OK;
+}
+
+enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_engine **ret_engine, struct rf_err *err)
+{
+    const char *device = config->device ? config->device : "auto";
+    if (!known_precision(config->precision))
+        return rf_fail(err, RF_ERR_INVALID, "precision '%.40s' is unknown; known are f32, bf16, fp8", config->precision);
+    if (config->budget_bytes < 0)
+        return rf_fail(err, RF_ERR_INVALID, "the memory budget is negative");
+    if (strcmp(device, "cpu") == 0)
+        return open_backend(&rf_backend_cpu, 0, config, ret_engine, err);
+    if (strcmp(device, "auto") == 0) {
+        if (open_backend(&rf_backend_cuda, 0, config, ret_engine, NULL) == RF_OK)
+            return RF_OK;
+        return open_backend(&rf_backend_cpu, 0, config, ret_engine, err);
+    }
+    int index = cuda_index(device);
+    if (index < 0)
+        return rf_fail(err, RF_ERR_INVALID, "device '%.40s' is unknown; known are auto, cpu, cuda, cuda:N", device);
+    return open_backend(&rf_backend_cuda, index, config, ret_engine, err);
+}
+
+void rf_engine_close(struct rf_engine **engine)
+{
+    struct rf_engine *e = *engine;
+    if (e == NULL)
+        return;
+    RF_ASSERT(e->n_arenas == 0); /* an arena that outlives its engine would be released into nothing */
+    e->backend->close(e->self);
+    free(e);
+    *engine = NULL;
+}
+
+const char *rf_engine_device_name(const struct rf_engine *e)
+{
+    return e->device_name;
+}
+
+const char *rf_engine_device_kind(const struct rf_engine *e)
+{
+    return e->backend->kind;
+}
+
+enum rf_dtype rf_engine_act_dtype(const struct rf_engine *e)
+{
+    return e->act_dtype;
+}
+
+bool rf_engine_is_host(const struct rf_engine *e)
+{
+    return e->backend->is_host;
+}
+
+/* ---- failures, transfers ---- */
+
+static enum rf_code take_failure(struct rf_engine *e, struct rf_err *err)
+{
+    if (e->failure.code == RF_OK)
+        return RF_OK;
+    enum rf_code code = rf_fail(err, e->failure.code, "%s", e->failure.msg);
+    e->failure = (struct rf_err){0};
+    return code;
+}
+
+enum rf_code rf_engine_sync(struct rf_engine *e, struct rf_err *err)
+{
+    if (e->failure.code == RF_OK)
+        rf_front_note(e, e->backend->sync(e->self, &e->scratch_err));
+    return take_failure(e, err);
+}
+
+void rf_front_note(struct rf_engine *e, enum rf_code rc)
+{
+    if (rc != RF_OK && e->failure.code == RF_OK) {
+        e->failure = e->scratch_err;
+        e->failure.code = rc;
+    }
+}
+
+void rf_upload(struct rf_engine *e, const struct rf_tensor *t, const void *host)
+{
+    if (rf_front_failed(e) || rf_tensor_bytes(t) == 0)
+        return;
+    rf_front_note(e, e->backend->upload(e->self, t->data, host, rf_tensor_bytes(t), &e->scratch_err));
+}
+
+enum rf_code rf_download(struct rf_engine *e, const struct rf_tensor *t, void *host, struct rf_err *err)
+{
+    if (e->failure.code == RF_OK && rf_tensor_bytes(t) != 0)
+        rf_front_note(e, e->backend->download(e->self, host, t->data, rf_tensor_bytes(t), &e->scratch_err));
+    return take_failure(e, err);
+}
+
+/* ---- arenas ---- */
+
+enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_arena **ret_arena, struct rf_err *err)
+{
+    RF_ASSERT(size_bytes >= 0);
+    if (e->budget_bytes > 0 && size_bytes > e->budget_bytes - e->allocated_bytes)
+        return rf_fail(err, RF_ERR_NO_MEMORY, "%lld MiB more would exceed the budget of %lld MiB (%lld MiB in use)",
+                       (long long)(size_bytes >> 20), (long long)(e->budget_bytes >> 20),
+                       (long long)(e->allocated_bytes >> 20));
+    struct rf_arena *a = rf_new(struct rf_arena);
+    *a = (struct rf_arena){.e = e, .size = size_bytes};
+    if (size_bytes > 0) {
+        void *data = NULL;
+        enum rf_code rc = e->backend->alloc(e->self, (size_t)size_bytes, &data, err);
+        if (rc != RF_OK) {
+            free(a);
+            return rc;
+        }
+        a->data = data;
+    }
+    e->allocated_bytes += size_bytes;
+    e->n_arenas++;
+    *ret_arena = a;
+    return RF_OK;
+}
+
+void rf_arena_destroy(struct rf_arena **arena)
+{
+    struct rf_arena *a = *arena;
+    if (a == NULL)
+        return;
+    if (a->data != NULL)
+        a->e->backend->release(a->e->self, a->data);
+    a->e->allocated_bytes -= a->size;
+    a->e->n_arenas--;
+    free(a);
+    *arena = NULL;
+}
+
+int64_t rf_arena_cost(enum rf_dtype dtype, int n_dims, const int64_t *shape)
+{
+    int64_t bytes = (int64_t)rf_dtype_size(dtype);
+    for (int i = 0; i < n_dims; i++)
+        RF_ASSERT(shape[i] >= 0 && !__builtin_mul_overflow(bytes, shape[i], &bytes));
+    RF_ASSERT(bytes <= INT64_MAX - ARENA_ALIGN);
+    return (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+}
+
+struct rf_tensor rf_arena_tensor(struct rf_arena *a, enum rf_dtype dtype, int n_dims, const int64_t *shape)
+{
+    RF_ASSERT(n_dims >= 0 && n_dims <= RF_MAX_DIMS);
+    int64_t cost = rf_arena_cost(dtype, n_dims, shape);
+    RF_ASSERT(cost <= a->size - a->used);
+    struct rf_tensor t = {.data = a->data + a->used, .dtype = dtype, .n_dims = n_dims};
+    for (int i = 0; i < n_dims; i++)
+        t.shape[i] = shape[i];
+    a->used += cost;
+#ifndef __OPTIMIZE__ /* poison: all bits set is NaN in every float type */
+    if (a->e->backend->is_host && cost > 0)
+        memset(t.data, 0xff, (size_t)cost);
+#endif
+    return t;
+}
+
+int64_t rf_arena_mark(const struct rf_arena *a)
+{
+    return a->used;
+}
+
+void rf_arena_rewind(struct rf_arena *a, int64_t mark)
+{
+    RF_ASSERT(mark >= 0 && mark <= a->used);
+    a->used = mark;
+}
