@@ -121,10 +121,8 @@ const struct rf_backend rf_backend_cpu = {
     .fill = rf_cpu_fill,
     .patchify = rf_cpu_patchify,
     .unpatchify = rf_cpu_unpatchify,
-#if RF_HAVE_VAE_OPS
     .conv = rf_cpu_conv,
     .channel_norm = rf_cpu_channel_norm,
     .to_channels_last = rf_cpu_to_channels_last,
     .from_channels_last = rf_cpu_from_channels_last,
-#endif
 };
