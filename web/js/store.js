@@ -1,0 +1,159 @@
+/* What the page knows of the farm, and how it keeps knowing: one place that asks, everyone else listens.
+ * Server-sent events when the farm offers them, otherwise polling; a lost line is retried ever more slowly and nothing on
+ * the page moves meanwhile.
+ * SPDX-License-Identifier: Apache-2.0 */
+import * as api from './api.js';
+
+export const WAITING_PAGE = 50;
+const POLL_MS = 1500, POLL_HIDDEN_MS = 15000, POLL_WITH_EVENTS_MS = 15000, BACKOFF_MS = [1000, 2000, 4000, 8000, 15000];
+
+export const farm = {
+  ready: false,             // the first answer has come
+  link: {ok: true, retryAt: 0},
+  queue: {paused: false},
+  models: [],
+  running: [],              // Videos in progress, oldest first
+  waiting: [],              // Videos waiting, in the farm's order; the first few
+  waitingTotal: 0,
+};
+
+const listeners = {change: new Set(), finished: new Set()};
+export const on = (what, fn) => listeners[what].add(fn);
+
+let announced = false;
+function changed() {
+  if (announced) return;
+  announced = true;
+  queueMicrotask(() => {
+    announced = false;
+    for (const fn of listeners.change) fn();
+  });
+}
+
+export const FINISHED = ['completed', 'failed', 'cancelled'];
+export const stateOf = v => v.state ?? (v.error?.code === 'cancelled' ? 'cancelled' : v.status);
+export const isFinished = v => FINISHED.includes(stateOf(v));
+export const model = name => farm.models.find(m => (m.name ?? m.id) === name) ?? farm.models[0];
+
+/* A Video that came in by any way: an event, an answer to a click. True when it moved between lists. */
+export function accept(v) {
+  const state = stateOf(v);
+  const before = farm.running.find(j => j.id === v.id) ?? farm.waiting.find(j => j.id === v.id);
+  const moved = !before || stateOf(before) !== state || before.queue_position !== v.queue_position;
+  if (!moved) Object.assign(before, v);
+  else {
+    farm.running = farm.running.filter(j => j.id !== v.id);
+    farm.waiting = farm.waiting.filter(j => j.id !== v.id);
+    if (state === 'in_progress') farm.running = [...farm.running, v].sort(byStart);
+    else if (state === 'queued') farm.waiting = [...farm.waiting, v].sort(byPosition);
+    else for (const fn of listeners.finished) fn([v]);
+  }
+  changed();
+  return moved;
+}
+
+export function forget(id) {
+  farm.running = farm.running.filter(j => j.id !== id);
+  farm.waiting = farm.waiting.filter(j => j.id !== id);
+  changed();
+}
+
+const byStart = (a, b) => (a.started_at ?? 0) - (b.started_at ?? 0) || (a.id < b.id ? -1 : 1);
+const byPosition = (a, b) => (a.queue_position ?? 1e9) - (b.queue_position ?? 1e9) || (a.id < b.id ? -1 : 1);
+
+/* ---- asking ---- */
+
+let wake = () => {}, hurried = false, eventsOpen = false, failures = 0, lastRefresh = 0;
+
+/* Something changed: ask soon, but not more than about once a second. */
+export function hurry() {
+  hurried = true;
+  wake();
+}
+
+async function refresh() {
+  const [running, waiting, queue] = await Promise.all([
+    api.list({status: 'in_progress', order: 'asc', limit: 100}),
+    api.list({status: 'queued', order: 'asc', limit: WAITING_PAGE}),
+    api.queue(),
+  ]);
+  const seen = new Set([...running.data, ...waiting.data].map(v => v.id));
+  const gone = farm.running.filter(v => !seen.has(v.id));
+  Object.assign(farm, {
+    queue, running: running.data.sort(byStart), waiting: waiting.data.sort(byPosition),
+    waitingTotal: queue.queued ?? waiting.data.length, ready: true,
+  });
+  if (!farm.models.length) farm.models = (await api.models()).data;
+  changed();
+  return gone;
+}
+
+export async function start() {
+  document.addEventListener('visibilitychange', () => document.hidden || hurry());
+  addEventListener('online', hurry);
+  followEvents();
+  for (;;) {
+    hurried = false;
+    let delay;
+    try {
+      const gone = await refresh();
+      /* Their last word (failed or completed, with what) is not in these lists any more. */
+      const last = await Promise.all(gone.slice(0, 20).map(v => api.one(v.id).catch(() => null)));
+      const finished = last.filter(v => v && isFinished(v));
+      if (finished.length) for (const fn of listeners.finished) fn(finished);
+      setLink(true, 0);
+      failures = 0;
+      delay = document.hidden ? POLL_HIDDEN_MS : eventsOpen ? POLL_WITH_EVENTS_MS : POLL_MS;
+    } catch (e) {
+      if (!(e instanceof api.ApiError)) console.error(e);
+      delay = BACKOFF_MS[Math.min(failures++, BACKOFF_MS.length - 1)];
+      setLink(false, Date.now() + delay, e);
+    }
+    lastRefresh = Date.now();
+    await new Promise(resolve => {
+      const timer = setTimeout(resolve, delay);
+      wake = () => {
+        if (!hurried) return;
+        clearTimeout(timer);
+        setTimeout(resolve, Math.max(0, lastRefresh + 800 - Date.now()));
+      };
+      if (hurried) wake();
+    });
+  }
+}
+
+function setLink(ok, retryAt, error = null) {
+  farm.link = {ok, retryAt, error};
+  changed();
+}
+
+async function followEvents() {
+  let lastId = null, wait = 1000;
+  for (;;) {
+    try {
+      await api.events(lastId, undefined, () => (eventsOpen = true, wait = 1000, hurry()), event => {
+        lastId = event.id ?? lastId;
+        takeEvent(event);
+      });
+    } catch (e) {
+      /* A farm without events is polled for good; anything else may come back. */
+      if (e instanceof api.ApiError && [404, 405, 501].includes(e.status)) return;
+    }
+    if (eventsOpen) hurry();
+    eventsOpen = false;
+    await new Promise(resolve => setTimeout(resolve, wait));
+    wait = Math.min(15000, wait * 2);
+  }
+}
+
+function takeEvent(event) {
+  let data;
+  try {
+    data = JSON.parse(event.data);
+  } catch {
+    return;
+  }
+  if (data.object === 'video') {
+    if (accept(data)) hurry();
+  } else hurry();
+}

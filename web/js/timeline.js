@@ -1,0 +1,97 @@
+/* Where the time went: stages as bars on one axis, a row per segment and attempt, then the numbers in a table.
+ * SPDX-License-Identifier: Apache-2.0 */
+import * as api from './api.js';
+import {h} from './dom.js';
+import {duration, stageName, stageWords} from './format.js';
+import {stateOf} from './store.js';
+
+const ORDER = ['load', 'text', 'encode_image', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode', 'upload', 'assemble'];
+
+export async function drawTimeline(section, v) {
+  let rows;
+  try {
+    const answer = await api.timings(v.id);
+    rows = (answer.data ?? answer.timings ?? []).filter(r => r.stage !== 'queue');
+  } catch (e) {
+    section.replaceChildren(h('h2', {}, 'Timeline'), h('p', {class: 'faint'}, `No timings: ${e.message}`));
+    return;
+  }
+  const tracks = makeTracks(rows, v);
+  if (!tracks.length) {
+    section.replaceChildren(h('h2', {}, 'Timeline'), h('p', {class: 'faint'}, 'Nothing is finished that could be timed.'));
+    return;
+  }
+  const start = Math.min(...tracks.flatMap(t => t.bars.map(b => b.start)));
+  const end = Math.max(...tracks.flatMap(t => t.bars.map(b => b.start + b.seconds)));
+  const wait = v.started_at && v.created_at ? v.started_at - v.created_at : null;
+  section.replaceChildren(
+    h('div', {class: 'head'}, h('h2', {}, 'Timeline'),
+      h('p', {class: 'faint'}, `${duration(end - start)} of work${wait == null ? '' : `, after ${duration(wait)} in the queue`}`),
+      h('a', {class: 'quiet', href: api.csvUrl(v.id), download: `${v.id}.csv`}, 'CSV')),
+    chart(tracks, start, end), table(rows));
+  section.dataset.state = stateOf(v);
+}
+
+/* Rows by segment and attempt, in order; failed attempts become a bar of their own. Times in seconds. */
+function makeTracks(rows, v) {
+  const tracks = new Map();
+  const track = (segment, attempt, worker) => {
+    const key = `${segment ?? 'end'}.${attempt ?? 1}`;
+    if (!tracks.has(key)) tracks.set(key, {segment, attempt: attempt ?? 1, worker, bars: []});
+    return tracks.get(key);
+  };
+  for (const r of rows) {
+    track(r.segment, r.attempt, r.worker).bars.push({stage: r.stage, step: r.step, start: r.started_at_ms / 1000, seconds: r.seconds});
+  }
+  for (const a of v.attempts ?? []) {
+    if (a.started_at == null) continue;
+    const t = track(a.segment, a.attempt, a.worker);
+    t.failed = a;
+    t.bars.push({stage: 'failed', start: a.started_at, seconds: Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at), message: a.message});
+  }
+  return [...tracks.values()].sort((a, b) => (a.segment ?? 1e6) - (b.segment ?? 1e6) || a.attempt - b.attempt);
+}
+
+function chart(tracks, start, end) {
+  const span = Math.max(0.1, end - start), percent = x => `${(100 * x / span).toFixed(3)}%`;
+  const several = new Set(tracks.map(t => t.segment)).size > 1;
+  const bar = b => {
+    const step = b.step != null ? `, step ${b.step + 1}` : '';
+    const title = b.message ?? `${stageWords(b.stage)}${step}: ${b.seconds.toFixed(2)} s, from ${(b.start - start).toFixed(2)} s on`;
+    return h('span', {class: `slot st-${b.stage}`, title, vars: {'--x': percent(b.start - start), '--w': percent(b.seconds)}},
+      b.seconds / span > 0.055 ? h('span', {}, b.stage === 'failed' ? 'failed' : b.step != null ? String(b.step + 1) : stageName(b.stage),
+        h('b', {}, b.seconds.toFixed(1))) : null);
+  };
+  const label = t => t.segment == null ? 'Join' : `${several ? `Segment ${t.segment + 1}` : 'Stages'}${t.attempt > 1 || t.failed ? `, try ${t.attempt}` : ''}`;
+  const tick = niceTick(span), ticks = [];
+  for (let x = 0; x <= span + 1e-6; x += tick) ticks.push(x);
+  return h('div', {class: 'timeline', 'aria-hidden': 'true'},
+    tracks.map(t => h('div', {class: 'track'}, h('span', {class: 'track-name', title: t.worker ?? ''}, label(t)),
+      h('div', {class: 'lane'}, t.bars.map(bar)))),
+    h('div', {class: 'track axis'}, h('span', {class: 'track-name'}), h('div', {class: 'lane'},
+      ticks.map(x => h('i', {vars: {'--x': percent(x)}}, tick < 1 ? `${x.toFixed(1)} s` : x < 120 ? `${Math.round(x)} s` : duration(x))))),
+    h('p', {class: 'legend'}, ORDER.filter(s => tracks.some(t => t.bars.some(b => b.stage === s)))
+      .map(s => h('span', {}, h('i', {class: `st-${s}`}), stageName(s)))));
+}
+
+/* About six marks at 1, 2, 5, 10, 15, 30, 60 …: steps that people count in. */
+function niceTick(span) {
+  const wanted = span / 7;
+  return [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].find(t => t >= wanted) ?? 7200;
+}
+
+function table(rows) {
+  const stages = ORDER.filter(s => rows.some(r => r.stage === s));
+  const segments = [...new Set(rows.map(r => r.segment))].sort((a, b) => (a ?? 1e6) - (b ?? 1e6));
+  const sum = (segment, stage) => rows.filter(r => (segment === undefined || r.segment === segment) && (!stage || r.stage === stage))
+    .reduce((s, r) => s + r.seconds, 0);
+  const cells = segment => [...stages.map(s => sum(segment, s)), sum(segment)]
+    .map(x => h('td', {}, x ? x.toFixed(2) : '–'));
+  const line = (name, segment) => h('tr', {}, h('th', {scope: 'row'}, name), cells(segment));
+  return h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Seconds per stage'}, h('table', {},
+    h('caption', {class: 'sr'}, 'Seconds per stage and segment'),
+    h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, 'Seconds'), stages.map(s => h('th', {scope: 'col'}, stageName(s))),
+      h('th', {scope: 'col'}, 'all'))),
+    h('tbody', {}, segments.map(s => line(s == null ? 'Join' : `Segment ${s + 1}`, s))),
+    segments.length > 1 ? h('tfoot', {}, line('Together', undefined)) : null));
+}
