@@ -34,25 +34,34 @@ struct panel {
     float x[PANEL_ROWS][PANEL_PIXELS][CHUNK] __attribute__((aligned(64)));
 };
 
+static inline __attribute__((always_inline)) void copy_pixel(float *dst, const float *src, int n)
+{
+    if (n == CHUNK) {
+        for (int v = 0; v < CHUNK; v += LANES)
+            *(vec *)(dst + v) = *(const vec *)(src + v);
+    } else {
+        for (int c = 0; c < n; c++)
+            dst[c] = src[c];
+    }
+}
+
 /* Channels [c0, c0 + n) of `n_pixels` pixels from x0 on. */
 static inline __attribute__((always_inline)) void gather_row(float (*dst)[CHUNK], const float *row,
                                                              const struct rf_conv_tile *t, int n_pixels, int64_t c0,
                                                              int n)
 {
+    if (!t->upsample && t->x0 >= 0 && t->x0 + n_pixels <= t->width) { /* most tiles */
+        const float *src = row + t->x0 * t->n_in + c0;
+        for (int i = 0; i < n_pixels; i++, src += t->n_in)
+            copy_pixel(dst[i], src, n);
+        return;
+    }
     for (int i = 0; i < n_pixels; i++) {
         int64_t x = t->x0 + i;
-        if (x < 0 || x >= t->width) {
+        if (x < 0 || x >= t->width)
             memset(dst[i], 0, CHUNK * sizeof(float));
-            continue;
-        }
-        const float *src = row + (t->upsample ? x / 2 : x) * t->n_in + c0;
-        if (n == CHUNK) {
-            for (int v = 0; v < CHUNK / LANES; v++)
-                *(vec *)(dst[i] + v * LANES) = *(const vec *)(src + v * LANES);
-        } else {
-            for (int c = 0; c < n; c++)
-                dst[i][c] = src[c];
-        }
+        else
+            copy_pixel(dst[i], row + (t->upsample ? x / 2 : x) * t->n_in + c0, n);
     }
 }
 

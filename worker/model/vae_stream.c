@@ -1,0 +1,440 @@
+/* Running the VAE's layers on a few frames at a time. Shapes at every arrow are in NOTES.md.
+ *
+ * What a layer must remember (two input frames per 3x3x3 convolution, and a little for the changes of frame rate) lies in
+ * `state`; everything else passes through four slots: two that layers read and write in turn, one for a convolution's
+ * input with its history in front, one for what is between two convolutions.
+ * The walk over the layers that computes also plans: with `planning` set it notes the largest size each slot takes and
+ * the states, and calls no op; so plan and use cannot disagree.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/model/vae_layers.h"
+
+#include <math.h>
+
+#define HISTORY 2 /* input frames that a convolution over three frames remembers */
+#define MAX_STATES (2 * RF_VAE_MAX_LAYERS)
+
+enum slot { SLOT_A, SLOT_B, SLOT_INPUT, SLOT_MIDDLE, SLOT_COUNT };
+
+struct rf_vae_stream {
+    struct rf_engine *engine;
+    const struct rf_vae_network *net;
+    bool is_encoder, planning, started; /* started: the first frame has passed */
+    enum rf_dtype act;
+    struct rf_arena *arena;
+    int64_t slot_bytes[SLOT_COUNT];
+    void *slot_data[SLOT_COUNT];
+    enum slot current;                  /* A or B: where the stream's frames are */
+    struct rf_tensor state[MAX_STATES];
+    int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
+    /* Encoder: the last output frame of each DOWN layer, given out again while nothing moves. */
+    struct rf_tensor memo[RF_VAE_MAX_LAYERS];
+};
+
+/* ---- slots and states ---- */
+
+static struct rf_tensor in_slot(struct rf_vae_stream *s, enum slot slot, enum rf_dtype dtype, int64_t n, int64_t h,
+                                int64_t w, int64_t c)
+{
+    struct rf_tensor t = {.data = s->slot_data[slot], .dtype = dtype, .n_dims = 4, .shape = {n, h, w, c}};
+    int64_t bytes = (int64_t)rf_tensor_bytes(&t);
+    if (s->planning && bytes > s->slot_bytes[slot])
+        s->slot_bytes[slot] = bytes;
+    RF_ASSERT(bytes <= s->slot_bytes[slot]);
+    return t;
+}
+
+/* The slot that does not hold the stream's frames right now; becomes the one that does. */
+static struct rf_tensor next_frames(struct rf_vae_stream *s, enum rf_dtype dtype, int64_t n, int64_t h, int64_t w,
+                                    int64_t c)
+{
+    s->current = s->current == SLOT_A ? SLOT_B : SLOT_A;
+    return in_slot(s, s->current, dtype, n, h, w, c);
+}
+
+static struct rf_tensor *take_state(struct rf_vae_stream *s, int64_t n, const struct rf_tensor *like)
+{
+    RF_ASSERT(s->next_state < MAX_STATES);
+    struct rf_tensor *state = &s->state[s->next_state++];
+    if (s->planning) {
+        *state = *like;
+        state->data = NULL;
+        state->shape[0] = n;
+        s->n_states = s->next_state;
+    }
+    RF_ASSERT(state->shape[0] == n && state->shape[1] == like->shape[1] && state->shape[3] == like->shape[3]);
+    return state;
+}
+
+/* ---- ops that do nothing while planning ---- */
+
+static void conv(struct rf_vae_stream *s, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
+                 const struct rf_conv_opts *opts)
+{
+    if (!s->planning)
+        rf_conv(s->engine, y, x, w, opts);
+}
+
+static void norm(struct rf_vae_stream *s, const struct rf_tensor *y, const struct rf_tensor *x,
+                 const struct rf_tensor *gamma, enum rf_act act)
+{
+    if (!s->planning)
+        rf_channel_norm(s->engine, y, x, gamma, act);
+}
+
+static void copy(struct rf_vae_stream *s, const struct rf_tensor *y, const struct rf_tensor *x)
+{
+    if (!s->planning)
+        rf_copy(s->engine, y, x);
+}
+
+static struct rf_tensor frames_of(const struct rf_tensor *x, int64_t first, int64_t n)
+{
+    struct rf_tensor part = *x;
+    if (x->data)
+        return rf_tensor_slice(x, first, n);
+    part.shape[0] = n;
+    return part;
+}
+
+/* ---- layers: each takes the stream's frames and returns the new ones ---- */
+
+/* The input of a convolution over three frames: history in front, then x (after norm and SiLU when gamma is there). The
+ * history is what the convolution saw, so zeros at the start are zeros there, not in x. */
+static struct rf_tensor with_history(struct rf_vae_stream *s, const struct rf_tensor *x, const struct rf_tensor *gamma)
+{
+    int64_t n = x->shape[0];
+    struct rf_tensor in = in_slot(s, SLOT_INPUT, s->act, HISTORY + n, x->shape[1], x->shape[2], x->shape[3]);
+    struct rf_tensor *state = take_state(s, HISTORY, &in);
+    struct rf_tensor front = frames_of(&in, 0, HISTORY), body = frames_of(&in, HISTORY, n), last = frames_of(&in, n, HISTORY);
+    copy(s, &front, state);
+    if (gamma->data)
+        norm(s, &body, x, gamma, RF_ACT_SILU);
+    else
+        copy(s, &body, x);
+    copy(s, state, &last);
+    return in;
+}
+
+static struct rf_tensor run_conv(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x, bool last)
+{
+    struct rf_tensor in = with_history(s, &x, &l->gamma[0]);
+    struct rf_tensor y = next_frames(s, last ? RF_F32 : s->act, x.shape[0], x.shape[1], x.shape[2], l->out);
+    conv(s, &y, &in, &l->conv[0], NULL);
+    return y;
+}
+
+static struct rf_tensor run_point(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x, bool last)
+{
+    struct rf_tensor y = next_frames(s, last ? RF_F32 : s->act, x.shape[0], x.shape[1], x.shape[2], l->out);
+    conv(s, &y, &x, &l->conv[0], NULL);
+    return y;
+}
+
+static struct rf_tensor run_res(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
+    struct rf_tensor middle = in_slot(s, SLOT_MIDDLE, s->act, n, h, w, l->out);
+    struct rf_tensor in = with_history(s, &x, &l->gamma[0]);
+    conv(s, &middle, &in, &l->conv[0], NULL);
+
+    in = with_history(s, &middle, &l->gamma[1]);
+    struct rf_tensor y = x; /* in place: x is read only as the residual */
+    if (l->in != l->out) {
+        y = next_frames(s, s->act, n, h, w, l->out);
+        conv(s, &y, &x, &l->shortcut, NULL);
+    }
+    conv(s, &y, &in, &l->conv[1], &(struct rf_conv_opts){.add = &y});
+    return y;
+}
+
+/* One head over the positions of each frame. */
+static struct rf_tensor run_attention(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t h = x.shape[1], w = x.shape[2], c = l->in;
+    struct rf_tensor qkv = in_slot(s, SLOT_INPUT, s->act, 3, h, w, c);
+    struct rf_tensor normed = in_slot(s, SLOT_MIDDLE, s->act, 1, h, w, c);
+    if (s->planning)
+        return x;
+    const struct rf_attention_opts opts = {.n_heads = 1, .scale = 1.0f / sqrtf((float)c)};
+    for (int64_t i = 0; i < x.shape[0]; i++) {
+        struct rf_tensor frame = rf_tensor_slice(&x, i, 1), part[3];
+        norm(s, &normed, &frame, &l->gamma[0], RF_ACT_NONE);
+        for (int p = 0; p < 3; p++) {
+            struct rf_conv third = rf_vae_conv_slice(&l->conv[0], p * c, c);
+            part[p] = rf_tensor_slice(&qkv, p, 1);
+            conv(s, &part[p], &normed, &third, NULL);
+            part[p] = rf_tensor_reshape(&part[p], RF_SHAPE(h * w, c));
+        }
+        struct rf_tensor o = rf_tensor_reshape(&normed, RF_SHAPE(h * w, c));
+        rf_attention(s->engine, &o, &part[0], &part[1], &part[2], &opts);
+        conv(s, &frame, &normed, &l->conv[1], &(struct rf_conv_opts){.add = &frame});
+    }
+    return x;
+}
+
+/* Space by 2, then time by 2. The clip's first frame passes by the time convolution but is history for the next. */
+static struct rf_tensor run_down(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t n = x.shape[0], h = x.shape[1] / 2, w = x.shape[2] / 2;
+    const struct rf_conv_opts halve = {.stride_s = 2}, halve_time = {.stride_t = 2};
+    if (!l->time) {
+        struct rf_tensor y = next_frames(s, s->act, n, h, w, l->out);
+        conv(s, &y, &x, &l->conv[0], &halve);
+        return y;
+    }
+    /* in = the frame before this push, then the new ones: as many pairs as come out. */
+    struct rf_tensor in = in_slot(s, SLOT_INPUT, s->act, 1 + n, h, w, l->out);
+    struct rf_tensor *state = take_state(s, 1, &in);
+    struct rf_tensor before = frames_of(&in, 0, 1), fresh = frames_of(&in, 1, n), last = frames_of(&in, n, 1);
+    conv(s, &fresh, &x, &l->conv[0], &halve);
+    if (s->started) {
+        copy(s, &before, state);
+        copy(s, state, &last);
+        struct rf_tensor y = next_frames(s, s->act, n / 2, h, w, l->out);
+        conv(s, &y, &in, &l->time_conv[0], &halve_time);
+        return y;
+    }
+    copy(s, state, &last);
+    struct rf_tensor y = next_frames(s, s->act, 1 + n / 2, h, w, l->out);
+    struct rf_tensor first = frames_of(&fresh, 0, 1), y_first = frames_of(&y, 0, 1), y_rest = frames_of(&y, 1, n / 2);
+    copy(s, &y_first, &first);
+    if (n > 1)
+        conv(s, &y_rest, &fresh, &l->time_conv[0], &halve_time);
+    return y;
+}
+
+/* Time by 2, then space by 2. The clip's first frame passes by the time convolution and is not history either: the frames
+ * after it see zeros in its place. */
+static struct rf_tensor run_up(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t h = x.shape[1], w = x.shape[2], c = l->in;
+    if (l->time) {
+        int64_t skip = s->started ? 0 : 1, n = x.shape[0] - skip;
+        struct rf_tensor y = next_frames(s, s->act, skip + 2 * n, h, w, c), rest = frames_of(&x, skip, n);
+        if (skip) {
+            struct rf_tensor from = frames_of(&x, 0, 1), to = frames_of(&y, 0, 1);
+            copy(s, &to, &from);
+        }
+        if (n > 0) {
+            static const struct rf_tensor no_norm;
+            struct rf_tensor in = with_history(s, &rest, &no_norm);
+            for (int64_t i = 0; i < 2 * n && !s->planning; i++) {
+                struct rf_tensor window = rf_tensor_slice(&in, i / 2, HISTORY + 1);
+                struct rf_tensor out = rf_tensor_slice(&y, skip + i, 1);
+                conv(s, &out, &window, &l->time_conv[i % 2], NULL);
+            }
+        }
+        x = y;
+    }
+    struct rf_tensor y = next_frames(s, s->act, x.shape[0], 2 * h, 2 * w, l->out);
+    conv(s, &y, &x, &l->conv[0], &(struct rf_conv_opts){.upsample = true});
+    return y;
+}
+
+static struct rf_tensor run_layer(struct rf_vae_stream *s, int index, struct rf_tensor x)
+{
+    const struct rf_vae_layer *l = &s->net->layer[index];
+    bool last = index == s->net->n_layers - 1;
+    if (s->planning)
+        s->layer_state[index] = s->next_state;
+    s->next_state = s->layer_state[index]; /* a push may skip layers, or a state */
+    switch (l->kind) {
+    case RF_VAE_POINT:
+        return run_point(s, l, x, last);
+    case RF_VAE_CONV:
+        return run_conv(s, l, x, last);
+    case RF_VAE_RES:
+        return run_res(s, l, x);
+    case RF_VAE_ATTENTION:
+        return run_attention(s, l, x);
+    case RF_VAE_DOWN:
+        return run_down(s, l, x);
+    case RF_VAE_UP:
+        return run_up(s, l, x);
+    case RF_VAE_KIND_COUNT:
+        break;
+    }
+    RF_ASSERT(!"a layer of unknown kind");
+}
+
+/* ---- the grey tail ---- */
+
+/* How the shape of the stream and the number of still frames at its end change in a layer. */
+static void still_after(const struct rf_vae_layer *l, int64_t *n, int64_t *h, int64_t *w, int64_t *still)
+{
+    int convs = l->kind == RF_VAE_RES ? 2 : l->kind == RF_VAE_CONV ? 1 : 0;
+    *still = *still > HISTORY * convs ? *still - HISTORY * convs : 0;
+    if (l->kind != RF_VAE_DOWN)
+        return;
+    *h /= 2;
+    *w /= 2;
+    if (l->time) {
+        *n /= 2;
+        *still = *still > 0 ? (*still - 1) / 2 : 0; /* windows of three frames, two apart */
+    }
+}
+
+/* Finds the last DOWN layer all of whose outputs, and the one before them, see nothing but still frames: then they are
+ * that one before again, which is in memo, and so are all histories up to there. Returns the layer to go on with. */
+static int skip_still(struct rf_vae_stream *s, struct rf_tensor *x, int64_t still)
+{
+    int64_t n = x->shape[0], h = x->shape[1], w = x->shape[2], skip_n = 0;
+    int skip = -1;
+    for (int i = 0; i < s->net->n_layers; i++) {
+        still_after(&s->net->layer[i], &n, &h, &w, &still);
+        if (s->net->layer[i].kind == RF_VAE_DOWN && still > n) {
+            skip = i;
+            skip_n = n;
+        }
+    }
+    if (skip < 0)
+        return 0;
+    const struct rf_tensor *memo = &s->memo[skip];
+    *x = next_frames(s, s->act, skip_n, memo->shape[1], memo->shape[2], memo->shape[3]);
+    for (int64_t i = 0; i < skip_n; i++) {
+        struct rf_tensor frame = rf_tensor_slice(x, i, 1);
+        rf_copy(s->engine, &frame, memo);
+    }
+    return skip + 1;
+}
+
+static void keep_memo(struct rf_vae_stream *s, int index, const struct rf_tensor *y)
+{
+    if (!s->is_encoder || s->net->layer[index].kind != RF_VAE_DOWN)
+        return;
+    struct rf_tensor last = frames_of(y, y->shape[0] - 1, 1);
+    if (s->planning)
+        s->memo[index] = last;
+    else
+        rf_copy(s->engine, &s->memo[index], &last);
+}
+
+/* ---- streams ---- */
+
+static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t still)
+{
+    s->current = SLOT_B;
+    s->next_state = 0;
+    int first = s->is_encoder && s->started && still > 0 && !s->planning ? skip_still(s, &x, still) : 0;
+    for (int i = first; i < s->net->n_layers; i++) {
+        x = run_layer(s, i, x);
+        keep_memo(s, i, &x);
+    }
+    s->started = true;
+    return x;
+}
+
+/* Notes the sizes of a push of max_push frames, first and later, in `s`; returns the bytes of the arena. */
+static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int max_push, int64_t channels)
+{
+    struct rf_tensor x = {.dtype = RF_F32, .n_dims = 4, .shape = {max_push, height, width, channels}};
+    s->planning = true;
+    s->started = false;
+    if (s->is_encoder)
+        x.shape[0] = (max_push - 1) / RF_VAE_FRAMES * RF_VAE_FRAMES + 1;
+    run(s, x, 0);
+    x.shape[0] = max_push;
+    if (s->is_encoder)
+        x.shape[0] = max_push < RF_VAE_FRAMES ? RF_VAE_FRAMES : max_push / RF_VAE_FRAMES * RF_VAE_FRAMES;
+    run(s, x, 0);
+    s->planning = s->started = false;
+
+    int64_t bytes = 0;
+    for (int i = 0; i < SLOT_COUNT; i++)
+        bytes += rf_arena_cost(RF_U8, 1, &s->slot_bytes[i]);
+    for (int i = 0; i < s->n_states; i++)
+        bytes += rf_arena_cost(s->state[i].dtype, s->state[i].n_dims, s->state[i].shape);
+    for (int i = 0; i < s->net->n_layers; i++)
+        if (s->memo[i].n_dims)
+            bytes += rf_arena_cost(s->memo[i].dtype, s->memo[i].n_dims, s->memo[i].shape);
+    return bytes;
+}
+
+static void place(struct rf_vae_stream *s, struct rf_tensor *t)
+{
+    *t = rf_arena_tensor(s->arena, t->dtype, t->n_dims, t->shape);
+}
+
+static struct rf_vae_stream *stream_new(const struct rf_vae *vae, bool is_encoder)
+{
+    struct rf_vae_stream *s = rf_new(struct rf_vae_stream);
+    s->engine = vae->engine;
+    s->is_encoder = is_encoder;
+    s->net = is_encoder ? &vae->encoder : &vae->decoder;
+    s->act = rf_engine_act_dtype(vae->engine);
+    return s;
+}
+
+static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t height, int64_t width, int max_push,
+                                  struct rf_vae_stream **ret_stream, struct rf_err *err)
+{
+    RF_ASSERT(height > 0 && width > 0 && max_push > 0);
+    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder);
+    int64_t bytes = plan(s, height, width, max_push, s->net->layer[0].in);
+    enum rf_code rc = rf_arena_create(s->engine, bytes, &s->arena, err);
+    if (rc != RF_OK)
+        return rf_wrap(err, rc, "VAE %s", is_encoder ? "encoder" : "decoder");
+    for (int i = 0; i < SLOT_COUNT; i++)
+        s->slot_data[i] = rf_arena_tensor(s->arena, RF_U8, 1, &s->slot_bytes[i]).data;
+    for (int i = 0; i < s->n_states; i++) {
+        place(s, &s->state[i]);
+        rf_fill(s->engine, &s->state[i], 0);
+    }
+    for (int i = 0; i < s->net->n_layers; i++)
+        if (s->memo[i].n_dims)
+            place(s, &s->memo[i]);
+    *ret_stream = s;
+    s = NULL;
+    return RF_OK;
+}
+
+static int64_t stream_bytes(const struct rf_vae *vae, bool is_encoder, int64_t height, int64_t width, int max_push)
+{
+    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder);
+    return plan(s, height, width, max_push, s->net->layer[0].in);
+}
+
+int64_t rf_vae_decoder_bytes(const struct rf_vae *vae, int height, int width, int max_push)
+{
+    return stream_bytes(vae, false, height, width, max_push);
+}
+
+int64_t rf_vae_encoder_bytes(const struct rf_vae *vae, int height, int width, int max_push)
+{
+    return stream_bytes(vae, true, (int64_t)height * RF_VAE_SCALE, (int64_t)width * RF_VAE_SCALE, max_push);
+}
+
+enum rf_code rf_vae_decoder_create(struct rf_vae *vae, int height, int width, int max_push,
+                                   struct rf_vae_stream **ret_stream, struct rf_err *err)
+{
+    return stream_create(vae, false, height, width, max_push, ret_stream, err);
+}
+
+enum rf_code rf_vae_encoder_create(struct rf_vae *vae, int height, int width, int max_push,
+                                   struct rf_vae_stream **ret_stream, struct rf_err *err)
+{
+    return stream_create(vae, true, (int64_t)height * RF_VAE_SCALE, (int64_t)width * RF_VAE_SCALE, max_push,
+                         ret_stream, err);
+}
+
+void rf_vae_stream_destroy(struct rf_vae_stream **stream)
+{
+    if (!*stream)
+        return;
+    rf_arena_destroy(&(*stream)->arena);
+    rf_free(stream);
+}
+
+struct rf_tensor rf_vae_decoder_push(struct rf_vae_stream *stream, const struct rf_tensor *latent)
+{
+    RF_ASSERT(!stream->is_encoder && latent->n_dims == 4 && latent->shape[0] > 0);
+    return run(stream, *latent, 0);
+}
+
+struct rf_tensor rf_vae_encoder_push(struct rf_vae_stream *stream, const struct rf_tensor *frames, int64_t n_still)
+{
+    int64_t extra = stream->started ? 0 : 1;
+    RF_ASSERT(stream->is_encoder && frames->n_dims == 4 && frames->shape[0] >= 1);
+    RF_ASSERT(frames->shape[0] % RF_VAE_FRAMES == extra);
+    return run(stream, *frames, n_still);
+}
