@@ -23,8 +23,9 @@ const struct rf_safetensors *rf_weights_file(const struct rf_weights *w);
 /* The entry of `name` below the detected prefix, NULL when absent: for reading a configuration from shapes. */
 const struct rf_st_entry *rf_weights_entry(const struct rf_weights *w, const char *name);
 
-/* `<name>.weight` [out, in] (a trailing run of 1-sized dimensions is allowed: 1x1 convolutions are linears too), its
- * scale, `<name>.bias` [out] when has_bias. out or in 0: take what the file says. LoRA branches of open LoRA files attach. */
+/* `<name>.weight` [out, in] (dimensions after the first are taken together: 1x1 convolutions and the patch embedding
+ * [dim, C, 1, 2, 2] are linears too), its scale, `<name>.bias` [out] when has_bias. out or in 0: take what the file says.
+ * LoRA branches of open LoRA files attach. */
 enum rf_code rf_weights_linear(struct rf_weights *w, const char *name, int64_t out, int64_t in, bool has_bias,
                                struct rf_linear *ret_linear, struct rf_err *err);
 
