@@ -26,8 +26,9 @@ struct rf_vae_stream {
     enum slot current;                  /* A or B: where the stream's frames are */
     struct rf_tensor state[MAX_STATES];
     int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
-    /* Encoder: the last output frame of each DOWN layer, given out again while nothing moves. */
+    /* Encoder: the last output frame of each DOWN layer, given out again while nothing moves, and its slot. */
     struct rf_tensor memo[RF_VAE_MAX_LAYERS];
+    enum slot memo_slot[RF_VAE_MAX_LAYERS];
 };
 
 /* ---- slots and states ---- */
@@ -290,7 +291,8 @@ static int skip_still(struct rf_vae_stream *s, struct rf_tensor *x, int64_t stil
     if (skip < 0)
         return 0;
     const struct rf_tensor *memo = &s->memo[skip];
-    *x = next_frames(s, s->act, skip_n, memo->shape[1], memo->shape[2], memo->shape[3]);
+    s->current = s->memo_slot[skip]; /* where the plan expects it */
+    *x = in_slot(s, s->current, s->act, skip_n, memo->shape[1], memo->shape[2], memo->shape[3]);
     for (int64_t i = 0; i < skip_n; i++) {
         struct rf_tensor frame = rf_tensor_slice(x, i, 1);
         rf_copy(s->engine, &frame, memo);
@@ -303,10 +305,12 @@ static void keep_memo(struct rf_vae_stream *s, int index, const struct rf_tensor
     if (!s->is_encoder || s->net->layer[index].kind != RF_VAE_DOWN)
         return;
     struct rf_tensor last = frames_of(y, y->shape[0] - 1, 1);
-    if (s->planning)
+    if (s->planning) {
         s->memo[index] = last;
-    else
+        s->memo_slot[index] = s->current;
+    } else {
         rf_copy(s->engine, &s->memo[index], &last);
+    }
 }
 
 /* ---- streams ---- */
