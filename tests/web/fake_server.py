@@ -9,6 +9,7 @@ SPDX-License-Identifier: Apache-2.0
 import argparse
 import email.parser
 import email.policy
+import gzip
 import http.server
 import json
 import pathlib
@@ -72,8 +73,9 @@ class FakeFarm:
         self.workers = [{"id": f"worker_{i}", "object": "worker", "name": f"attic-cpu{i}", "host": "attic", "build": "0.1.0",
                          "device": {"kind": "cpu", "name": "AMD EPYC 9654, 2 threads", "memory_bytes": 25 * 2**30,
                                     "precision": "f32"},
-                         "models": ["demo"], "state": "idle", "task": None, "last_seen_at": int(time.time()),
-                         "last_error": None} for i in range(workers)]
+                         "pid": 4200 + i, "models": [MODEL], "state": "idle", "task_id": None, "tasks_done": 0,
+                         "tasks_failed": 0, "registered_at": int(time.time()) - 4000, "seen_at": int(time.time())}
+                        for i in range(workers)]
         self.stopping = threading.Event()
         farm = self
 
@@ -118,11 +120,12 @@ class FakeFarm:
                 "seconds": f"{n_frames / 16:.2f}", "remixed_from_video_id": None, "error": None, "width": width,
                 "height": height, "num_frames": n_frames, "fps": fps, "num_frames_out": n_frames * fps // 16,
                 "seed": random.randrange(2**31), "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
-                "guidance_scale": 1.0, "guidance_scale_2": 1.0, "negative_prompt": None, "loras": [], "user": None,
+                "guidance_scale": 1.0, "guidance_scale_2": 1.0, "negative_prompt": "", "loras": [], "user": None,
                 "priority": 0, "has_input_reference": False, "state": "queued", "queue_position": None,
-                "started_at": None, "expected_start_at": None, "expected_end_at": None, "stage": None,
+                "started_at": None, "finished_at": None, "nobody_can_run": False, "crf": 18, "made_with": None,
+                "expected_start_at": None, "expected_end_at": None, "stage": None,
                 "segments": [{"index": i, "num_frames": n, "state": "ready" if i == 0 else "blocked", "stage": None,
-                              "step": None, "steps": None, "fraction": 0.0, "worker": None, "attempt": 0}
+                              "step": 0, "steps": 0, "fraction": 0.0, "worker": None, "attempt": 0}
                              for i, n in enumerate(segment_frames(n_frames))],
                 "stage_durations": {}, "notes": [], "attempts": [], "size_bytes": None, "sha256": None}
             job.update(fields)
@@ -140,7 +143,7 @@ class FakeFarm:
                 job["started_at"] = created + 4
                 self.fail(job_id)
             elif state == "cancelled":
-                self.finish(job, "cancelled", {"code": "cancelled", "message": "Cancelled before it began."})
+                self.finish(job, "cancelled", {"code": "cancelled", "message": "cancelled"}, at=created + 30)
             self.renumber()
             self.tell(job)
             return job_id
@@ -181,7 +184,7 @@ class FakeFarm:
                 if clock + took > job["_clock"]:
                     part = (job["_clock"] - clock) / took
                     segment.update(state="leased", worker=worker, attempt=max(1, segment["attempt"]), stage=stage,
-                                   step=step, steps=steps, fraction=(job["_clock"] - start) / (total - start))
+                                   step=step or 0, steps=steps or 0, fraction=(job["_clock"] - start) / (total - start))
                     job["stage"] = stage
                     done = sum(s["num_frames"] for s in job["segments"][:segment["index"]])
                     done += segment["num_frames"] * segment["fraction"]
@@ -193,7 +196,7 @@ class FakeFarm:
                                 "seconds": round(took, 3)})
                 job["stage_durations"][stage] = round(job["stage_durations"].get(stage, 0) + took, 3)
                 clock += took
-            segment.update(state="done", stage=None, step=None, fraction=1.0, worker=worker)
+            segment.update(state="done", stage=None, step=0, steps=0, fraction=1.0, worker=worker)
         timings.append({"segment": None, "attempt": 1, "worker": "attic-cpu0", "stage": "assemble", "step": None,
                         "started_at_ms": int(begun + clock * 1000), "seconds": 0.12})
         job["stage_durations"].update(queue=max(0.0, job["started_at"] - job["created_at"]), assemble=0.12)
@@ -203,20 +206,22 @@ class FakeFarm:
         return 1.0
 
     def finish(self, job, state, error, at=None):
+        at = at or int(self.now())
         job.update(state=state, status="failed" if state == "cancelled" else state, error=error, stage=None,
-                   completed_at=at or int(self.now()), queue_position=None, expected_start_at=None, expected_end_at=None)
+                   finished_at=at, completed_at=at if state == "completed" else None, queue_position=None,
+                   expected_start_at=None, expected_end_at=None)
         if state == "completed":
             job["progress"] = 100
 
-    def fail(self, job_id, code="no_memory", message="attic-cpu0: 81 frames at 832x1216 need 36.5 GiB, 23.9 GiB are free"):
+    def fail(self, job_id, code="no_memory", message="81 frames at 832x1216 need 36.5 GiB, 23.9 GiB are free"):
         with self.lock:
             job = self.jobs[job_id]
             at = (job["started_at"] or int(self.now()))
-            job["attempts"] = [{"task": 0, "segment": 0, "attempt": i + 1, "worker": f"attic-cpu{i % 2}", "code": code,
+            job["attempts"] = [{"task": 0, "attempt": i + 1, "outcome": "failed", "worker": f"attic-cpu{i % 2}", "code": code,
                                 "message": message, "started_at": at + 20 * i, "ended_at": at + 20 * i + 9}
                                for i in range(3)]
             job["segments"][0].update(state="failed", attempt=3)
-            self.finish(job, "failed", {"code": code, "message": message})
+            self.finish(job, "failed", {"code": code, "message": message}, at=at + 49)
             self.renumber()
             self.tell(job)
 
@@ -247,9 +252,10 @@ class FakeFarm:
             running = [j for j in self.jobs.values() if j["state"] == "in_progress"]
             for i, worker in enumerate(self.workers):
                 job = running[i] if i < len(running) else None
-                worker.update(state="busy" if job else worker["state"] if worker["state"] in ("lost", "draining") else "idle",
-                              last_seen_at=int(self.now()) if worker["state"] != "lost" else worker["last_seen_at"])
-                worker["task"] = job and {"task_id": job["id"] + ".0", "job_id": job["id"], "stage": job["stage"]}
+                if worker["state"] == "lost":
+                    continue
+                worker.update(state="busy" if job else worker["state"] if worker["state"] == "draining" else "idle",
+                              seen_at=int(self.now()), task_id=job and job["id"] + ".0")
 
     def order(self):
         return sorted((j for j in self.jobs.values() if j["state"] == "queued"), key=lambda j: (-j["priority"], j["id"]))
@@ -263,14 +269,17 @@ class FakeFarm:
             start += took / max(1, len(self.workers))
 
     def tell(self, job=None):
+        self.push("video" if job else "queue", public(job) if job else self.queue_json())
+
+    def push(self, kind, data):
         self.event_id += 1
-        data = public(job) if job else self.queue_json()
         for q in self.listeners:
-            q.put((self.event_id, "video" if job else "queue", data))
+            q.put((f"1-{self.event_id}", kind, data))
 
     def queue_json(self):
         states = [j["state"] for j in self.jobs.values()]
-        return {"object": "queue", "paused": self.paused, **{s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
+        return {"object": "queue", "paused": self.paused, "tasks_leased": states.count("in_progress"),
+                "workers": len(self.workers), "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
 
 
 def public(job):
@@ -303,6 +312,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             for method, pattern, status, answer in farm.refuse:
                 if method == self.command and re.search(pattern, self.path):
                     return self.send_json(answer, status)
+            if url.path == "/healthz":
+                return self.send_json({"status": "ok", "version": "0.1.0"})
             if not url.path.startswith("/v1/"):
                 return self.send_page(url.path)
             if url.path == "/v1/events":
@@ -334,7 +345,12 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         file = (WEB / (path.lstrip("/") or "index.html")).resolve()
         if WEB not in file.parents or not file.is_file():
             raise Refusal(404, "no such page")
-        self.send_bytes(file.read_bytes(), TYPES.get(file.suffix, "application/octet-stream"), extra=[("Cache-Control", "no-cache")])
+        extra = [("Cache-Control", "no-cache")]
+        data = file.read_bytes()
+        if "gzip" in self.headers.get("Accept-Encoding", ""):   # as the real server does with what is compiled in
+            data = gzip.compress(data, 9)
+            extra.append(("Content-Encoding", "gzip"))
+        self.send_bytes(data, TYPES.get(file.suffix, "application/octet-stream"), extra=extra)
 
     def send_file(self, file):
         data, total = file.read_bytes(), file.stat().st_size
@@ -465,6 +481,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             if self.command == "DELETE":
                 del farm.jobs[job["id"]]
                 farm.renumber()
+                farm.push("video.deleted", {"id": job["id"]})
                 return {"id": job["id"], "object": "video.deleted", "deleted": True}
             return public(job)
         if verb == "cancel":
@@ -474,7 +491,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         elif verb == "retry":
             if job["state"] not in ("failed", "cancelled"):
                 raise Refusal(409, f"the video is {job['state']}", code="conflict")
-            job.update(state="queued", status="queued", error=None, completed_at=None, progress=0, started_at=None)
+            job.update(state="queued", status="queued", error=None, completed_at=None, finished_at=None, progress=0,
+                       started_at=None)
         elif verb == "priority":
             job["priority"] = json.loads(body)["priority"]
         elif verb == "timings":
@@ -530,8 +548,8 @@ def scene_full(farm):
         farm.add(prompt, num_frames=[81, 161, 81, 49][i], priority=5 if i == 0 else 0)
     farm.tick(1.0)
     farm.tick(27.0)
-    farm.workers[1]["last_error"] = {"code": "no_memory", "message": "81 frames at 832x1216 need 36.5 GiB, 23.9 GiB are free",
-                                     "at": int(farm.now() - 2600)}
+    farm.tick(6.0)
+    farm.workers[0]["tasks_failed"] = 2
 
 
 def main():

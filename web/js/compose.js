@@ -6,6 +6,7 @@ import {$, h, icon, setText} from './dom.js';
 import {explainCall} from './failure.js';
 import {exact, inAbout, nowSeconds, plural, roughly} from './format.js';
 import {framesForSeconds, makePlan, nearestFrames, planSentence} from './plan.js';
+import {guessSeconds} from './stages.js';
 import {accept, farm, hurry, model} from './store.js';
 import {say} from './undo.js';
 
@@ -59,6 +60,12 @@ function requests() {
   }));
 }
 
+function guessSize() {
+  const [width, height] = field.size.value === 'free' ? [number(field.width), number(field.height)]
+    : field.size.value.split('x').map(Number);
+  return {width, height};
+}
+
 /* ---- saying what it becomes ---- */
 
 function becomes() {
@@ -72,6 +79,8 @@ function becomes() {
   if (n > 1) text = `${plural(n, 'video')}, each ${text}`;
   const node = $('#becomes');
   const parts = [text];
+  const work = guessSeconds({...guessSize(), num_frames: frames()});
+  if (!estimate && work) parts.push(`, takes about ${roughly(work * n)}`);
   if (estimate && n === 1) {
     const took = estimate.expected_end_at - (estimate.expected_start_at ?? nowSeconds());
     parts.push(', ', h('span', {title: `Expected ${exact(estimate.expected_end_at)}`},

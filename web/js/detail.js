@@ -10,7 +10,7 @@ import {bytes, clock, duration, plural, size, timeNode} from './format.js';
 import {cancelButton, updateCancel} from './now.js';
 import {createPlayer} from './player.js';
 import {createBar, doing, updateBar} from './stages.js';
-import {accept, farm, isFinished, on, stateOf} from './store.js';
+import {accept, endOf, farm, isFinished, lengthOf, on, stateOf} from './store.js';
 import {drawTimeline} from './timeline.js';
 import {say} from './undo.js';
 
@@ -62,7 +62,7 @@ const head = (...parts) => h('header', {class: 'job-head'}, ...parts,
   h('button', {type: 'button', class: 'round', 'aria-label': 'Close', title: 'Close (Esc)', onclick: leave}, icon('close')));
 
 function draw(v) {
-  const state = stateOf(v), mark = `${v.id}.${state}.${v.completed_at}`;
+  const state = stateOf(v), mark = `${v.id}.${state}.${endOf(v)}`;
   if (mark !== drawn) {
     drawn = mark;
     const scroll = dialog.scrollTop;
@@ -72,6 +72,9 @@ function draw(v) {
     dialog.setAttribute('aria-label', v.prompt ?? 'Video');
     dialog.scrollTop = scroll;
     if (v.started_at) drawTimeline($('.job-times', dialog), v);
+    /* Redrawing takes the focus away; the film takes it, so that its keys work at once. */
+    if (!dialog.contains(document.activeElement) || document.activeElement === dialog)
+      ($('.film', dialog) ?? $('.job-head .round', dialog)).focus();
   }
   if (state === 'in_progress') {
     updateBar($('.stages', dialog), v);
@@ -85,8 +88,8 @@ function stateLine(v, state) {
   if (state === 'queued') return [v.queue_position ? `Waiting at position ${v.queue_position}` : 'Waiting'];
   if (state === 'in_progress') return ['In the making, since ', timeNode(v.started_at, clock)];
   const words = {completed: 'Completed ', failed: 'Failed ', cancelled: 'Cancelled '}[state];
-  return [words, v.completed_at && timeNode(v.completed_at),
-    state === 'completed' && v.started_at ? `, made in ${duration(v.completed_at - v.started_at)}` : null].filter(Boolean);
+  return [words, endOf(v) && timeNode(endOf(v)),
+    state === 'completed' && v.started_at ? `, made in ${duration(endOf(v) - v.started_at)}` : null].filter(Boolean);
 }
 
 /* The left half: the film, or what stands in for it. */
@@ -103,12 +106,14 @@ function stage(v, state) {
   return box;
 }
 
+const OUTCOMES = {expired: 'stopped answering', released: 'handed it back', failed: 'failed', cancelled: 'was stopped'};
+
 function tried(v) {
   if (!v.attempts?.length) return null;
   return h('div', {}, h('h3', {}, `Tried ${v.attempts.length === 1 ? 'once' : plural(v.attempts.length, 'time')}`),
     h('ol', {class: 'attempts'}, v.attempts.map(a => h('li', {},
-      [a.worker ?? a.worker_name, a.segment != null ? `segment ${a.segment + 1}` : null, a.message ?? a.code]
-        .filter(Boolean).join(': ')))));
+      [a.worker, v.segments?.length > 1 ? (v.segments[a.task] ? `segment ${a.task + 1}` : 'joining') : null,
+        a.message ?? a.code ?? OUTCOMES[a.outcome] ?? a.outcome].filter(Boolean).join(': ')))));
 }
 
 function side(v, state) {
@@ -133,7 +138,7 @@ function parameters(v) {
   return h('dl', {class: 'params'},
     row('Model', m?.title || v.model),
     row('Size', copyable(size(v), 'size')),
-    row('Length', `${Number(v.seconds).toFixed(2)} s, ${plural(v.num_frames, 'frame')}`),
+    row('Length', `${lengthOf(v).toFixed(2)} s, ${plural(v.num_frames, 'frame')}`),
     row('File', `${plural(v.num_frames_out ?? v.num_frames, 'frame')} at ${v.fps} fps`),
     row('Segments', v.segments?.length > 1 ? v.segments.map(s => s.num_frames).join(' + ') : null),
     row('Seed', v.seed == null ? null : copyable(v.seed, 'seed')),

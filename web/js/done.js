@@ -6,7 +6,7 @@ import {$, h, icon, keyed, setText, setVars} from './dom.js';
 import {explain, explainCall} from './failure.js';
 import {ago, duration, exact, plural, setTime, size} from './format.js';
 import {learn} from './stages.js';
-import {FINISHED, accept, forget, hurry, isFinished, on, stateOf} from './store.js';
+import {FINISHED, accept, endOf, forget, hurry, isFinished, lengthOf, on, stateOf} from './store.js';
 import {isPending, later, say, undo} from './undo.js';
 
 const PAGE = 60, TILE_MIN = 210, GAP = 16, CAPTION = 62, MARGIN_SCREENS = 1.5;
@@ -106,7 +106,7 @@ function createTile(v) {
     tile.append(h('a', {href: `#/${v.id}`, class: 'tile-link', 'aria-label': v.prompt ?? 'Video'},
       h('span', {class: `poster ${v.width > v.height ? '' : 'whole'}`},
         h('img', {src: api.contentUrl(v.id, 'thumbnail'), alt: '', loading: 'lazy', decoding: 'async'}),
-        h('span', {class: 'length'}, `${Number(v.seconds).toFixed(1)} s`))));
+        h('span', {class: 'length'}, `${lengthOf(v).toFixed(1)} s`))));
     for (const [start, stop] of [['mouseenter', 'mouseleave'], ['focusin', 'focusout']]) {
       tile.addEventListener(start, () => play(tile, v));
       tile.addEventListener(stop, () => stopPlaying(tile));
@@ -125,7 +125,7 @@ function createTile(v) {
 }
 
 function updateTile(tile, v) {
-  const at = v.completed_at ?? v.created_at;
+  const at = endOf(v) ?? v.created_at;
   setTime($('time', tile), at, ago(at));
   const took = v.completed_at && v.started_at && stateOf(v) === 'completed' ? v.completed_at - v.started_at : null;
   setText($('.took', tile), took == null ? '' : `made in ${duration(took).replace('.0 s', ' s')}`);
@@ -181,6 +181,10 @@ export function updateDone() {
 
 export function startDone() {
   on('finished', take);
+  on('deleted', id => {
+    items = items.filter(v => v.id !== id);
+    updateDone();
+  });
   let asked = false;
   const soon = () => {
     if (asked) return;

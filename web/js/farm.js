@@ -4,13 +4,14 @@
 import * as api from './api.js';
 import {$, h, keyed, setText, setVars} from './dom.js';
 import {explainCall} from './failure.js';
-import {ago, clock, duration, gib, nowSeconds, setTime, stageName, stageWords} from './format.js';
-import {farm, on} from './store.js';
+import {ago, clock, duration, gib, nowSeconds, plural, setTime, stageName, stageWords} from './format.js';
+import {doing, grow, workSeconds} from './stages.js';
+import {endOf, farm, on} from './store.js';
 import {say} from './undo.js';
 
 const root = $('#farm');
 const POLL_MS = 3000;
-let shown = false, timer = 0, done = [], workers = [], version = '', built = false;
+let shown = false, timer = 0, done = null, workers = [], version = '', built = false;
 
 export function show() {
   shown = true;
@@ -24,14 +25,15 @@ export function hide() {
 }
 
 on('finished', videos => {
-  done = [...videos.filter(v => v.status === 'completed'), ...done].slice(0, 100);
+  const fresh = videos.filter(v => v.state !== 'cancelled');
+  done = [...fresh, ...(done ?? []).filter(v => !fresh.some(f => f.id === v.id))].slice(0, 100);
   update();
 });
 
 async function poll() {
   clearTimeout(timer);
   try {
-    const [w, list, health] = await Promise.all([api.workers(), done.length ? null : api.list({status: 'completed', limit: 100}),
+    const [w, list, health] = await Promise.all([api.workers(), done ? null : api.list({status: 'completed,failed', limit: 100}),
                                                  version ? null : api.health().catch(() => ({}))]);
     workers = w.data ?? [];
     if (list) done = list.data;
@@ -51,8 +53,10 @@ function build() {
       h('ul', {class: 'plain workers', id: 'workers'}), h('p', {class: 'faint', id: 'no-workers', hidden: true})),
     h('section', {'aria-labelledby': 'figures-title'}, h('h2', {id: 'figures-title'}, 'Throughput'),
       h('dl', {class: 'figures', id: 'figures'}),
-      h('figure', {class: 'chart', id: 'hours'}, h('figcaption', {}, 'Videos completed per hour'), h('div', {class: 'columns'})),
-      h('figure', {class: 'chart', id: 'pace'}, h('figcaption', {}, 'Seconds of work per frame, last jobs'), h('div', {class: 'columns'})),
+      h('figure', {class: 'chart', id: 'hours'}, h('figcaption', {}, 'Videos completed per hour'), h('div', {class: 'columns'}),
+        h('p', {class: 'ends faint'}, h('span', {}, '12 hours ago'), h('span', {}, 'now'))),
+      h('figure', {class: 'chart', id: 'pace'}, h('figcaption', {}, 'Seconds of work per frame'), h('div', {class: 'columns'}),
+        h('p', {class: 'ends faint'}, h('span', {}, 'earlier jobs'), h('span', {}, 'last job'))),
       h('figure', {class: 'chart', id: 'shares'}, h('figcaption', {}, 'Where the time goes'), h('div', {class: 'share-bar'}), h('p', {class: 'legend'}))),
     h('p', {class: 'faint', id: 'version'}));
 }
@@ -74,28 +78,33 @@ function createWorker(w) {
       }}, 'Drain')));
 }
 
-const WORKER_WORDS = {idle: 'idle', busy: 'at work', draining: 'draining', lost: 'lost', gone: 'gone', left: 'left'};
+/* The newest failed attempt of this worker among the jobs that were read. */
+function lastError(name) {
+  return (done ?? []).flatMap(v => v.attempts ?? []).filter(a => a.worker === name && a.outcome !== 'released' && a.ended_at)
+    .sort((a, b) => b.ended_at - a.ended_at)[0];
+}
+
+const WORKER_WORDS = {idle: 'idle', busy: 'at work', draining: 'draining', lost: 'lost', left: 'has left'};
 
 function updateWorker(el, w) {
-  const state = w.state ?? (w.task ? 'busy' : 'idle'), d = w.device ?? {};
+  const {state} = w, d = w.device ?? {};
   el.dataset.state = state;
   setText($('.badge', el), WORKER_WORDS[state] ?? state);
   const models = (w.models ?? []).map(m => m.title ?? m.name ?? m).join(', ');
   setText($('.device', el), [d.name, d.memory_bytes ? gib(d.memory_bytes) : null, d.precision,
     d.temperature_c ? `${Math.round(d.temperature_c)} °C` : null, models].filter(Boolean).join(' · '));
-  const task = $('.task', el), job = w.task?.job_id ?? w.task?.task_id?.split('.')[0];
-  const prompt = farm.running.find(v => v.id === job)?.prompt;
-  const words = job ? `${stageWords(w.task.stage) || 'starting'}${prompt ? `: ${prompt}` : ''}` : '';
+  const task = $('.task', el), job = w.task_id?.split('.')[0];
+  const video = farm.running.find(v => v.id === job);
+  const words = job ? `${video ? doing(video) : 'Starting'}${video?.prompt ? `: ${video.prompt}` : ''}` : '';
   if (task.textContent !== words) task.replaceChildren(job ? h('a', {href: `#/${job}`}, words) : '');
-  const error = typeof w.last_error === 'string' ? {message: w.last_error} : w.last_error;
-  setText($('.last-error', el), error ? `Last error${error.at ? ` (${ago(error.at)})` : ''}: ${error.message ?? error.code}` : '');
-  setTime($('.seen', el), w.last_seen_at, w.last_seen_at ? `heard from ${ago(w.last_seen_at)}` : '');
+  const error = lastError(w.name);
+  setText($('.last-error', el), error ? `Last error, ${ago(error.ended_at)}: ${error.message ?? error.code ?? error.outcome}` : '');
+  setTime($('.seen', el), w.seen_at, [w.seen_at ? `heard from ${ago(w.seen_at)}` : null, `${plural(w.tasks_done ?? 0, 'task')} done`,
+    w.tasks_failed ? `${w.tasks_failed} failed` : null].filter(Boolean).join(', '));
   $('.drain', el).hidden = !['idle', 'busy'].includes(state);
 }
 
 /* ---- figures ---- */
-
-const workSeconds = v => Object.entries(v.stage_durations ?? {}).reduce((sum, [stage, s]) => stage === 'queue' ? sum : sum + s, 0);
 
 function columns(figure, values, words) {
   const top = Math.max(...values, 0);
@@ -108,8 +117,8 @@ function columns(figure, values, words) {
 }
 
 function updateFigures() {
-  const now = nowSeconds(), hour = 3600, ended = done.filter(v => v.completed_at);
-  const lastHour = ended.filter(v => now - v.completed_at < hour).length;
+  const now = nowSeconds(), hour = 3600, ended = (done ?? []).filter(v => v.state === 'completed');
+  const lastHour = ended.filter(v => now - endOf(v) < hour).length;
   const paces = ended.filter(v => workSeconds(v) && v.num_frames).map(v => workSeconds(v) / v.num_frames);
   const middle = [...paces].sort((a, b) => a - b)[paces.length >> 1];
   const waits = ended.filter(v => v.started_at).map(v => v.started_at - v.created_at).sort((a, b) => a - b);
@@ -119,7 +128,7 @@ function updateFigures() {
     (el, f) => setText($('dd', el), f.value));
   const hours = Array(12).fill(0);
   for (const v of ended) {
-    const i = 11 - Math.floor((now - v.completed_at) / hour);
+    const i = 11 - Math.floor((now - endOf(v)) / hour);
     if (i >= 0 && i < 12) hours[i]++;
   }
   columns($('#hours'), hours, (n, i) => `${clock(now - (12 - i) * hour)} to ${clock(now - (11 - i) * hour)}: ${n}`);
@@ -130,7 +139,7 @@ function updateFigures() {
   const parts = Object.entries(sums).filter(([, s]) => s / total >= 0.005).map(([id, s]) => ({id, share: s / total}));
   $('#shares').hidden = !total;
   keyed($('#shares .share-bar'), parts, p => h('i', {class: `st-${p.id}`}), (el, p) => {
-    setVars(el, {'--share': p.share.toFixed(4)});
+    setVars(el, {'--share': grow(p.share)});
     el.title = `${stageWords(p.id)}: ${Math.round(100 * p.share)} %`;
   });
   keyed($('#shares .legend'), parts, p => h('span', {}, h('i', {class: `st-${p.id}`}), h('span', {})),

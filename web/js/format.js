@@ -11,7 +11,7 @@ export const nowSeconds = () => Date.now() / 1000;
 /* 8.4 -> "8.4 s", 110 -> "1 min 50 s", 7500 -> "2 h 5 min" */
 export function duration(seconds) {
   const s = Math.max(0, seconds);
-  if (s < 10) return `${s < 1 && s > 0 ? s.toFixed(2) : s.toFixed(1)} s`;
+  if (s < 10) return `${s === 0 ? 0 : s < 1 ? s.toFixed(2) : s.toFixed(1)} s`;
   if (s < 59.5) return `${Math.round(s)} s`;
   const min = Math.floor((s + 0.5) / 60);
   if (min < 60) return `${min} min ${Math.floor(s + 0.5) % 60} s`;

@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import {$, h, keyed, setText} from './dom.js';
 import {duration, exact, nowSeconds, plural, roughly, setTime, size} from './format.js';
-import {createBar, doing, layout, progressOf, updateBar} from './stages.js';
+import {createBar, doing, guessSeconds, layout, progressOf, updateBar} from './stages.js';
 import {accept, farm, forget, hurry} from './store.js';
 import {isPending, later, undo} from './undo.js';
 
@@ -30,7 +30,7 @@ export function updateCancel(root, id) {
 function create(v) {
   return h('li', {class: 'card'},
     h('a', {class: 'preview', href: `#/${v.id}`, tabindex: -1, 'aria-hidden': 'true'},
-      h('span', {class: 'frame', vars: {'--ratio': `${v.width} / ${v.height}`}})),
+      h('span', {class: 'frame', vars: {'--ratio': (v.width / v.height).toFixed(3)}})),
     h('div', {class: 'card-text'},
       h('a', {class: 'title', href: `#/${v.id}`}, v.prompt ?? 'Without a prompt'),
       h('p', {class: 'doing'}),
@@ -64,11 +64,18 @@ function showPreview(frame, v, segment) {
   img.src = `${api.contentUrl(v.id, 'preview')}&at=${encodeURIComponent(mark)}`;
 }
 
+/* The farm's word, else carried on from what is done, else judged by the last job; null when nothing is known. */
+export function expectedEnd(v, done = progressOf(layout(v))) {
+  const now = nowSeconds(), gone = now - (v.started_at ?? now), guess = guessSeconds(v);
+  if (v.expected_end_at) return v.expected_end_at;
+  if (done > (guess ? 0.3 : 0.05) && gone > 2) return now + gone * (1 - done) / done;
+  return guess == null ? null : now + Math.max(guess * (1 - done), 1);
+}
+
 /* The part that time alone changes. */
 function tick(el, v) {
   const now = nowSeconds(), gone = now - (v.started_at ?? now);
-  const done = progressOf(layout(v));
-  const end = v.expected_end_at ?? (done > 0.04 && gone > 2 ? now + gone * (1 - done) / done : null);
+  const end = expectedEnd(v);
   setTime($('.left', el), end, !end ? '' : end - now < 3 ? 'almost done' : `${roughly(end - now)} left`);
   setText($('.gone', el), `${duration(Math.floor(gone)).replace(/\.0 s$/, ' s')} so far`);
   $('.gone', el).title = v.started_at ? `Started ${exact(v.started_at)}` : '';

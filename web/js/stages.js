@@ -2,7 +2,7 @@
  * Expected from the last finished job of the same model where there is one, so that the bar moves evenly on any machine.
  * SPDX-License-Identifier: Apache-2.0 */
 import {h, setVars} from './dom.js';
-import {duration, stageWords} from './format.js';
+import {stageWords} from './format.js';
 
 export const CELLS = ['text', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode'];
 const CELL_OF = {load: 'text', encode_image: 'text', upload: 'encode'};
@@ -10,6 +10,7 @@ const CELL_OF = {load: 'text', encode_image: 'text', upload: 'encode'};
 /* Seconds per stage of an 81-frame segment with 2+2 steps on a slow worker; only the proportions count. */
 let measured = {text: 0.6, high_noise: 6.4, low_noise: 6.4, decode: 5, interpolate: 2.8, encode: 1.1};
 let measuredSteps = {high_noise: 2, low_noise: 2};
+let secondsPerPixel = null; // of work, per rendered pixel of all frames
 
 const stepsOf = (v, stage) => stage === 'high_noise' ? v.switch_step ?? 2
   : stage === 'low_noise' ? (v.num_inference_steps ?? 4) - (v.switch_step ?? 2) : 1;
@@ -22,7 +23,15 @@ export function learn(v) {
   measured.text += d.encode_image ?? 0;
   measured.encode += d.upload ?? 0;
   measuredSteps = {high_noise: stepsOf(v, 'high_noise') || 1, low_noise: stepsOf(v, 'low_noise') || 1};
+  secondsPerPixel = workSeconds(v) / (v.width * v.height * v.num_frames);
 }
+
+/* What a finished job took, the queue not counted. */
+export const workSeconds = v => Object.entries(v.stage_durations ?? {}).reduce((sum, [stage, s]) => stage === 'queue' ? sum : sum + s, 0);
+
+/* What a job is likely to take, judged by the last one that finished; null while none has. Stands in where the farm
+ * itself gives no expected times. */
+export const guessSeconds = v => secondsPerPixel == null || !v.width ? null : secondsPerPixel * v.width * v.height * v.num_frames;
 
 /* -> [{segment, cells: [{stage, share, done}]}]; all shares together make 1. done is 0..1. */
 export function layout(v) {
@@ -33,7 +42,7 @@ export function layout(v) {
     const cells = CELLS.filter(c => c !== 'interpolate' || v.fps !== 16).map(stage => {
       const weight = Math.max(0.2, measured[stage] * stepsOf(v, stage) / (measuredSteps[stage] ?? 1)) * segment.num_frames;
       const i = CELLS.indexOf(stage);
-      const part = segment.steps ? Math.min(1, ((segment.step ?? 0) + 0.5) / segment.steps) : 0.5;
+      const part = segment.steps > 0 ? Math.min(1, ((segment.step ?? 0) + 0.5) / segment.steps) : 0.5;
       const done = segment.state === 'done' || (segment.state === 'leased' && i < at) ? 1
         : segment.state === 'leased' && i === at ? part : 0;
       if (stepsOf(v, stage) === 0) return null;
@@ -54,11 +63,14 @@ export function doing(v) {
   const stage = segment?.stage ?? v.stage;
   const of = v.segments?.length > 1 && segment ? `Segment ${segment.index + 1} of ${v.segments.length} · ` : '';
   if (v.segments?.every(s => s.state === 'done')) return 'Joining the segments';
-  if (!stage) return `${of}${segment ? 'starting' : 'between two segments'}`;
-  const step = segment?.steps > 1 && segment.step != null ? `, step ${Math.min(segment.step + 1, segment.steps)} of ${segment.steps}` : '';
+  if (!stage) return `${of}${segment ? 'Starting' : 'Between two segments'}`;
+  const step = segment?.steps > 1 ? `, step ${Math.min(segment.step + 1, segment.steps)} of ${segment.steps}` : '';
   const text = `${of}${stageWords(stage)}${step}`;
   return text[0].toUpperCase() + text.slice(1);
 }
+
+/* Flex factors that add up to less than one would leave room unfilled. */
+export const grow = share => (1000 * share).toFixed(1);
 
 export function createBar() {
   return h('div', {class: 'stages', role: 'progressbar', 'aria-valuemin': 0, 'aria-valuemax': 100});
@@ -72,10 +84,10 @@ export function updateBar(bar, v) {
     bar.replaceChildren(...rows.map(row => h('div', {class: 'run'}, row.cells.map(c => h('i', {class: `cell st-${c.stage}`})))));
   }
   rows.forEach((row, i) => {
-    setVars(bar.children[i], {'--share': row.cells.reduce((s, c) => s + c.share, 0).toFixed(4)});
+    setVars(bar.children[i], {'--share': grow(row.cells.reduce((s, c) => s + c.share, 0))});
     row.cells.forEach((cell, k) => {
       const el = bar.children[i].children[k];
-      setVars(el, {'--share': cell.share.toFixed(4), '--done': cell.done.toFixed(3)});
+      setVars(el, {'--share': grow(cell.share), '--done': cell.done.toFixed(3)});
       el.title = `${rows.length > 1 ? `Segment ${i + 1}: ` : ''}${stageWords(cell.stage)}`;
     });
   });
@@ -83,10 +95,4 @@ export function updateBar(bar, v) {
   bar.setAttribute('aria-valuenow', percent);
   bar.setAttribute('aria-valuetext', `${percent} %, ${doing(v)}`);
   return percent;
-}
-
-/* "high noise 12.8 s, decode 9 s": what took longest first. */
-export function longest(durations, n = 3) {
-  return Object.entries(durations ?? {}).filter(([stage]) => stage !== 'queue').sort((a, b) => b[1] - a[1]).slice(0, n)
-    .map(([stage, s]) => `${stageWords(stage)} ${duration(s)}`).join(', ');
 }

@@ -17,7 +17,7 @@ export const farm = {
   waitingTotal: 0,
 };
 
-const listeners = {change: new Set(), finished: new Set()};
+const listeners = {change: new Set(), finished: new Set(), deleted: new Set()};
 export const on = (what, fn) => listeners[what].add(fn);
 
 let announced = false;
@@ -31,7 +31,9 @@ function changed() {
 }
 
 export const FINISHED = ['completed', 'failed', 'cancelled'];
-export const stateOf = v => v.state ?? (v.error?.code === 'cancelled' ? 'cancelled' : v.status);
+export const stateOf = v => v.state;
+export const endOf = v => v.finished_at ?? v.completed_at;
+export const lengthOf = v => v.num_frames / 16;
 export const isFinished = v => FINISHED.includes(stateOf(v));
 export const model = name => farm.models.find(m => (m.name ?? m.id) === name) ?? farm.models[0];
 
@@ -61,6 +63,11 @@ export function forget(id) {
 const byStart = (a, b) => (a.started_at ?? 0) - (b.started_at ?? 0) || (a.id < b.id ? -1 : 1);
 const byPosition = (a, b) => (a.queue_position ?? 1e9) - (b.queue_position ?? 1e9) || (a.id < b.id ? -1 : 1);
 
+function takeQueue(queue) {
+  farm.queue = queue;
+  farm.waitingTotal = queue.jobs?.queued ?? farm.waiting.length;
+}
+
 /* ---- asking ---- */
 
 let wake = () => {}, hurried = false, eventsOpen = false, failures = 0, lastRefresh = 0;
@@ -79,10 +86,10 @@ async function refresh() {
   ]);
   const seen = new Set([...running.data, ...waiting.data].map(v => v.id));
   const gone = farm.running.filter(v => !seen.has(v.id));
-  Object.assign(farm, {
-    queue, running: running.data.sort(byStart), waiting: waiting.data.sort(byPosition),
-    waitingTotal: queue.queued ?? waiting.data.length, ready: true,
-  });
+  farm.running = running.data.sort(byStart);
+  farm.waiting = waiting.data.sort(byPosition);
+  takeQueue(queue);
+  farm.ready = true;
   if (!farm.models.length) farm.models = (await api.models()).data;
   changed();
   return gone;
@@ -153,7 +160,13 @@ function takeEvent(event) {
   } catch {
     return;
   }
-  if (data.object === 'video') {
+  if (event.type === 'video') {
     if (accept(data)) hurry();
-  } else hurry();
+  } else if (event.type === 'video.deleted') {
+    forget(data.id);
+    for (const fn of listeners.deleted) fn(data.id);
+  } else if (event.type === 'queue') {
+    takeQueue(data);
+    changed();
+  } else if (event.type === 'reset') hurry();
 }

@@ -5,6 +5,7 @@ import {h} from './dom.js';
 import {duration, stageName, stageWords} from './format.js';
 import {stateOf} from './store.js';
 
+const TINTED = ['high_noise', 'low_noise', 'decode', 'interpolate'];
 const ORDER = ['load', 'text', 'encode_image', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode', 'upload', 'assemble'];
 
 export async function drawTimeline(section, v) {
@@ -26,9 +27,9 @@ export async function drawTimeline(section, v) {
   const wait = v.started_at && v.created_at ? v.started_at - v.created_at : null;
   section.replaceChildren(
     h('div', {class: 'head'}, h('h2', {}, 'Timeline'),
-      h('p', {class: 'faint'}, `${duration(end - start)} of work${wait == null ? '' : `, after ${duration(wait)} in the queue`}`),
+      h('p', {class: 'faint'}, `${duration(end - start)} from first to last${wait > 0 ? `, after ${duration(wait)} in the queue` : ''}`),
       h('a', {class: 'quiet', href: api.csvUrl(v.id), download: `${v.id}.csv`}, 'CSV')),
-    chart(tracks, start, end), table(rows));
+    chart(tracks, start, end), rows.length ? table(rows) : '');
   section.dataset.state = stateOf(v);
 }
 
@@ -45,7 +46,7 @@ function makeTracks(rows, v) {
   }
   for (const a of v.attempts ?? []) {
     if (a.started_at == null) continue;
-    const t = track(a.segment, a.attempt, a.worker);
+    const t = track(v.segments?.[a.task] ? a.task : null, a.attempt, a.worker);
     t.failed = a;
     t.bars.push({stage: 'failed', start: a.started_at, seconds: Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at), message: a.message});
   }
@@ -59,10 +60,13 @@ function chart(tracks, start, end) {
     const step = b.step != null ? `, step ${b.step + 1}` : '';
     const title = b.message ?? `${stageWords(b.stage)}${step}: ${b.seconds.toFixed(2)} s, from ${(b.start - start).toFixed(2)} s on`;
     return h('span', {class: `slot st-${b.stage}`, title, vars: {'--x': percent(b.start - start), '--w': percent(b.seconds)}},
-      b.seconds / span > 0.055 ? h('span', {}, b.stage === 'failed' ? 'failed' : b.step != null ? String(b.step + 1) : stageName(b.stage),
-        h('b', {}, b.seconds.toFixed(1))) : null);
+      b.seconds / span > 0.03 ? h('span', {}, fits(b, span), h('b', {}, b.seconds.toFixed(1))) : null);
   };
-  const label = t => t.segment == null ? 'Join' : `${several ? `Segment ${t.segment + 1}` : 'Stages'}${t.attempt > 1 || t.failed ? `, try ${t.attempt}` : ''}`;
+  const label = t => {
+    const tries = t.attempt > 1 || t.failed ? `Try ${t.attempt}` : null;
+    if (t.segment == null) return 'Join';
+    return several ? [`Segment ${t.segment + 1}`, tries?.toLowerCase()].filter(Boolean).join(', ') : tries ?? 'Stages';
+  };
   const tick = niceTick(span), ticks = [];
   for (let x = 0; x <= span + 1e-6; x += tick) ticks.push(x);
   return h('div', {class: 'timeline', 'aria-hidden': 'true'},
@@ -70,14 +74,27 @@ function chart(tracks, start, end) {
       h('div', {class: 'lane'}, t.bars.map(bar)))),
     h('div', {class: 'track axis'}, h('span', {class: 'track-name'}), h('div', {class: 'lane'},
       ticks.map(x => h('i', {vars: {'--x': percent(x)}}, tick < 1 ? `${x.toFixed(1)} s` : x < 120 ? `${Math.round(x)} s` : duration(x))))),
-    h('p', {class: 'legend'}, ORDER.filter(s => tracks.some(t => t.bars.some(b => b.stage === s)))
-      .map(s => h('span', {}, h('i', {class: `st-${s}`}), stageName(s)))));
+    legend(ORDER.filter(s => tracks.some(t => t.bars.some(b => b.stage === s)))));
+}
+
+/* The name where it fits (a letter is some 0.7 % of the lane), otherwise none rather than half of one. */
+function fits(b, span) {
+  const name = b.step != null ? `step ${b.step + 1}` : stageName(b.stage);
+  return name.length * 0.0075 + 0.012 < b.seconds / span ? name : b.step != null ? String(b.step + 1) : '\u00a0';
 }
 
 /* About six marks at 1, 2, 5, 10, 15, 30, 60 …: steps that people count in. */
 function niceTick(span) {
   const wanted = span / 7;
   return [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].find(t => t >= wanted) ?? 7200;
+}
+
+/* The short stages share a grey; they are named together. */
+function legend(stages) {
+  const grey = stages.filter(s => !TINTED.includes(s));
+  return h('p', {class: 'legend'},
+    stages.filter(s => TINTED.includes(s)).map(s => h('span', {}, h('i', {class: `st-${s}`}), stageName(s))),
+    grey.length ? h('span', {}, h('i', {class: 'st-encode'}), grey.map(stageName).join(', ')) : null);
 }
 
 function table(rows) {

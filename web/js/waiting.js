@@ -4,9 +4,10 @@
 import * as api from './api.js';
 import {$, h, icon, keyed, setText} from './dom.js';
 import {explainCall} from './failure.js';
-import {inAbout, plural, setTime, size} from './format.js';
-import {cancelButton, updateCancel} from './now.js';
-import {accept, farm, hurry} from './store.js';
+import {inAbout, nowSeconds, plural, setTime, size} from './format.js';
+import {cancelButton, expectedEnd, updateCancel} from './now.js';
+import {guessSeconds} from './stages.js';
+import {accept, farm, hurry, lengthOf} from './store.js';
 import {say} from './undo.js';
 
 const MAX_PRIORITY = 100;
@@ -42,14 +43,32 @@ function create(v) {
     cancelButton(v.id));
 }
 
+let guesses = new Map();
+
+/* Where the farm names no time: the work ahead, shared among its workers. Unix seconds by id. */
+function guessStarts() {
+  guesses = new Map();
+  const now = nowSeconds();
+  let ahead = 0;
+  for (const v of farm.running) ahead += Math.max(0, (expectedEnd(v) ?? now) - now);
+  for (const v of farm.waiting) {
+    const work = guessSeconds(v);
+    if (work == null || !farm.queue.workers) return;
+    guesses.set(v.id, now + ahead / farm.queue.workers);
+    ahead += work;
+  }
+}
+
 function updateRow(el, v) {
   updateCancel(el, v.id);
   setText($('.place', el), String(v.queue_position ?? '·'));
   const held = farm.queue.paused;
-  setTime($('.when', el), held ? null : v.expected_start_at,
-    held ? 'on hold' : v.expected_start_at ? `starts ${inAbout(v.expected_start_at)}` : 'waiting for a worker');
+  const start = held || v.nobody_can_run ? null : v.expected_start_at ?? guesses.get(v.id);
+  setTime($('.when', el), start, held ? 'on hold' : v.nobody_can_run ? 'no worker can make this yet'
+    : start ? `starts ${inAbout(start)}` : '');
+  $('.when', el).hidden = !$('.when', el).textContent;
   const rank = v.priority ? `, priority ${v.priority > 0 ? '+' : ''}${v.priority}` : '';
-  setText($('.what', el), `${size(v)}, ${Number(v.seconds).toFixed(1)} s${rank}`);
+  setText($('.what', el), `${size(v)}, ${lengthOf(v).toFixed(1)} s${rank}`);
   $('.front', el).disabled = farm.waiting[0]?.id === v.id;
 }
 
@@ -58,6 +77,7 @@ export function startWaiting() {
     try {
       const queue = await (farm.queue.paused ? api.resume() : api.pause());
       if ('paused' in (queue ?? {})) farm.queue = queue;
+      updateWaiting();
     } catch (e) {
       say(explainCall(e));
     }
@@ -72,6 +92,7 @@ export function updateWaiting() {
   setText($('#waiting .count'), farm.waitingTotal ? farm.waitingTotal.toLocaleString('en') : '');
   setText($('#hold'), queue.paused ? 'Resume' : 'Pause');
   $('#held').hidden = !queue.paused;
+  guessStarts();
   keyed($('#waiting-list'), waiting, create, updateRow);
   const rest = farm.waitingTotal - waiting.length;
   $('#waiting-rest').hidden = rest <= 0;
