@@ -185,6 +185,7 @@ struct rf_op {
     } u;
     struct rf_op *next_;               /* the store's */
     int64_t deadline_ms_;              /* the store's: end of a parked claim's wait */
+    char *prepared_[3];                /* the store's: texts made by rf_store_post(), so that the writer need not */
 };
 
 /* Any thread. Never waits for the disk. */
@@ -251,7 +252,8 @@ struct rf_job {
     int64_t created_ms, started_ms, finished_ms; /* 0 = not yet */
     char *error_code, *error_message;            /* of a failed or cancelled one; NULL otherwise */
     char *remixed_from;           /* NULL = none */
-    char *made_with_text;         /* JSON: worker, device, precision, build, hash of the weights; NULL before it began */
+    char *made_with_text;         /* JSON: worker, device, precision, build, hash of the weights; NULL until its first
+                                     segment is done */
     int n_tasks;                  /* segments + 1 */
     struct rf_task *tasks;        /* [n_tasks] */
     double progress;              /* 0..1 over all tasks */

@@ -12,6 +12,9 @@ CREATE TABLE jobs (
   user          TEXT    NOT NULL,            -- '' = nobody in particular
   model         TEXT    NOT NULL,            -- '' = any
   request       TEXT    NOT NULL,            -- JSON, complete (schema/request.h)
+  -- the numbers of the request that scheduling needs, so that nothing parses JSON to hand out work
+  width INTEGER NOT NULL, height INTEGER NOT NULL, n_frames INTEGER NOT NULL, fps INTEGER NOT NULL,
+  n_steps INTEGER NOT NULL, max_segment_frames INTEGER NOT NULL, has_image INTEGER NOT NULL,
   n_tasks       INTEGER NOT NULL,            -- segments + 1
   created_ms    INTEGER NOT NULL,
   started_ms    INTEGER,
@@ -27,9 +30,9 @@ CREATE TABLE jobs (
   worker        TEXT,
   leased_ms     INTEGER,
   -- what came of it
-  made_with     TEXT,                        -- JSON, from the first lease on
-  model_hash    TEXT,                        -- every segment comes from these weights …
-  precision     TEXT,                        -- … at this precision
+  made_with     TEXT,                        -- JSON: worker, device, build, …; from the first finished segment on,
+  model_hash    TEXT,                        -- which also settles the weights of the others …
+  precision     TEXT,                        -- … and their precision
   result        TEXT,                        -- JSON
   error_code    TEXT,
   error_message TEXT
@@ -109,9 +112,9 @@ CREATE TABLE settings (
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Numbers that must never go back. last_lease is written ahead in blocks, so that a lease costs no write of its own.
+-- Numbers that must never go back. lease_ceiling is written ahead in blocks, so that a lease costs no write of its own.
 CREATE TABLE meta (
   name  TEXT PRIMARY KEY,
   value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO meta VALUES ('lease_ceiling', 0), ('row_ceiling', 0);
+INSERT INTO meta VALUES ('lease_ceiling', 0);
