@@ -26,6 +26,7 @@ WEB = HERE.parents[1] / "web"
 CSP = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self'; script-src 'self'"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".mp4": "video/mp4", ".webp": "image/webp"}
+KNOWN_PARAMS = ("status", "user", "q", "model", "after", "limit", "order", "variant", "format", "dry_run", "atomic")
 CLIPS = ["blue", "green", "white", "purple", "black"]
 FINISHED = ("completed", "failed", "cancelled")
 STEP_SECONDS = {"text": 0.6, "high_noise": 6.4, "low_noise": 6.4, "decode": 5.1, "interpolate": 2.8, "encode": 0.9,
@@ -191,13 +192,13 @@ class FakeFarm:
                     job["progress"] = int(100 * done / sum(s["num_frames"] for s in job["segments"]))
                     self.timings[job["id"]] = timings
                     return part
-                timings.append({"segment": segment["index"], "attempt": max(1, segment["attempt"]), "worker": worker,
-                                "stage": stage, "step": step, "started_at_ms": int(begun + clock * 1000),
+                timings.append({"task": segment["index"], "attempt": max(1, segment["attempt"]), "worker": worker,
+                                "outcome": "done", "stage": stage, "step": step, "started_at_ms": int(begun + clock * 1000),
                                 "seconds": round(took, 3)})
                 job["stage_durations"][stage] = round(job["stage_durations"].get(stage, 0) + took, 3)
                 clock += took
             segment.update(state="done", stage=None, step=0, steps=0, fraction=1.0, worker=worker)
-        timings.append({"segment": None, "attempt": 1, "worker": "attic-cpu0", "stage": "assemble", "step": None,
+        timings.append({"task": len(job["segments"]), "attempt": 1, "worker": "attic-cpu0", "outcome": "done", "stage": "assemble", "step": None,
                         "started_at_ms": int(begun + clock * 1000), "seconds": 0.12})
         job["stage_durations"].update(queue=max(0.0, job["started_at"] - job["created_at"]), assemble=0.12)
         self.timings[job["id"]] = timings
@@ -318,6 +319,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
                 return self.send_page(url.path)
             if url.path == "/v1/events":
                 return self.send_events()
+            if unknown := set(query) - set(KNOWN_PARAMS):
+                raise Refusal(400, f"unknown query parameter '{unknown.pop()}'")
             with farm.lock:
                 answer = self.route(url.path, query, body)
             if answer is not None:
@@ -498,8 +501,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         elif verb == "timings":
             rows = farm.timings[job["id"]]
             if query.get("format") == "csv":
-                text = "segment,attempt,worker,stage,step,started_at_ms,seconds\n" + "".join(
-                    ",".join("" if v is None else str(v) for v in row.values()) + "\n" for row in rows)
+                text = "id,task,attempt,worker,outcome,stage,step,started_at_ms,seconds\n" + "".join(
+                    ",".join("" if v is None else str(v) for v in (job["id"], *row.values())) + "\n" for row in rows)
                 return self.send_bytes(text.encode(), "text/csv")
             return {"object": "list", "data": rows}
         elif verb == "content":
@@ -513,7 +516,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
     def content(self, job, variant):
         clip = "tall" if job["height"] > job["width"] else CLIPS[int(job["id"][-4:]) % len(CLIPS)]
         if variant == "preview":
-            if job["state"] != "in_progress" or job["progress"] < 8:
+            if job["state"] != "in_progress" or not job["stage"]:
                 raise Refusal(404, "no preview yet")
             return self.send_file(HERE / "clips" / f"{clip}-preview-{min(2, job['progress'] // 25)}.webp")
         if job["state"] != "completed":

@@ -67,6 +67,9 @@ export const remove = (id, options) => send('DELETE', video(id), options).then(a
 export const contentUrl = (id, variant) => `${video(id)}/content${query({variant})}`;
 export const csvUrl = id => `${video(id)}/timings?format=csv`;
 
+/* The latest preview as a blob: address, to be revoked by the caller; null when there is none (yet). */
+export const preview = id => send('GET', contentUrl(id, 'preview')).then(a => a.blob()).then(URL.createObjectURL, () => null);
+
 /* What the request would become, with expected times, without making a job. */
 export const dryRun = (request, signal) => post('v1/videos?dry_run=1', request, {signal});
 

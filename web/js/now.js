@@ -7,6 +7,8 @@ import {createBar, doing, guessSeconds, layout, progressOf, updateBar} from './s
 import {accept, farm, forget, hurry} from './store.js';
 import {isPending, later, undo} from './undo.js';
 
+const DRAWS = ['high_noise', 'low_noise', 'decode', 'interpolate', 'encode'];
+
 /* A button that cancels and then, in the same place and under the same finger, takes it back. */
 export function cancelButton(id) {
   return h('button', {type: 'button', class: 'quiet cancel', onclick: () => {
@@ -53,15 +55,23 @@ function updateCard(el, v) {
   tick(el, v);
 }
 
-/* A new picture is asked for when the job has moved; the old one stays until the new one is there. */
-function showPreview(frame, v, segment) {
-  const mark = v.preview_at ?? (v.preview_at === undefined && segment ? `${segment.index}.${segment.stage}.${segment.step}` : null);
-  if (mark == null || frame.dataset.mark === String(mark)) return;
+/* A new picture is asked for when the job has moved; the old one stays until the new one is there. Farms that say in
+ * preview_at whether there is one are believed; others are asked a few times, not for ever. */
+async function showPreview(frame, v, segment) {
+  const guess = DRAWS.includes(segment?.stage) ? `${segment.index}.${segment.stage}.${segment.step}` : null;
+  const mark = v.preview_at === undefined ? guess : v.preview_at;
+  if (mark == null || frame.dataset.mark === String(mark) || frame.dataset.misses > 2) return;
   frame.dataset.mark = mark;
-  const img = new Image();
-  img.alt = '';
-  img.onload = () => frame.replaceChildren(img);
-  img.src = `${api.contentUrl(v.id, 'preview')}&at=${encodeURIComponent(mark)}`;
+  const url = await api.preview(v.id);
+  if (!url) {
+    frame.dataset.misses = Number(frame.dataset.misses ?? 0) + 1;
+    return;
+  }
+  const img = h('img', {src: url, alt: ''});
+  img.onload = () => {
+    URL.revokeObjectURL(url);
+    frame.replaceChildren(img);
+  };
 }
 
 /* The farm's word, else carried on from what is done, else judged by the last job; null when nothing is known. */

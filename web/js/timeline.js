@@ -12,7 +12,8 @@ export async function drawTimeline(section, v) {
   let rows;
   try {
     const answer = await api.timings(v.id);
-    rows = (answer.data ?? answer.timings ?? []).filter(r => r.stage !== 'queue');
+    /* The task after the last segment joins them. */
+    rows = answer.data.filter(r => r.stage !== 'queue').map(r => ({...r, segment: v.segments[r.task] ? r.task : null}));
   } catch (e) {
     section.replaceChildren(h('h2', {}, 'Timeline'), h('p', {class: 'faint'}, `No timings: ${e.message}`));
     return;
@@ -46,9 +47,9 @@ function makeTracks(rows, v) {
   }
   for (const a of v.attempts ?? []) {
     if (a.started_at == null) continue;
-    const t = track(v.segments?.[a.task] ? a.task : null, a.attempt, a.worker);
+    const t = track(v.segments[a.task] ? a.task : null, a.attempt, a.worker);
     t.failed = a;
-    t.bars.push({stage: 'failed', start: a.started_at, seconds: Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at), message: a.message});
+    t.bars.unshift({stage: 'failed', start: a.started_at, seconds: Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at), message: a.message});
   }
   return [...tracks.values()].sort((a, b) => (a.segment ?? 1e6) - (b.segment ?? 1e6) || a.attempt - b.attempt);
 }
