@@ -81,4 +81,12 @@ int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_p
 enum rf_code rf_model_generate(struct rf_model *m, const struct rf_generate_params *params,
                                const struct rf_generate_listener *listener, struct rf_err *err);
 
+/* What the last successful run has to say beyond its frames: for notes and reports. */
+struct rf_generate_info {
+    int n_prompt_tokens;      /* the closing one included */
+    bool prompt_truncated;    /* the prompt was longer than the text encoder takes; its end was left out */
+    float colour_shift[3];    /* R, G, B: what match_start_colour added to every frame, in steps of 255; else 0 */
+};
+void rf_model_last_info(const struct rf_model *m, struct rf_generate_info *ret_info);
+
 #endif
