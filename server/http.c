@@ -1,0 +1,566 @@
+/* libmicrohttpd behind http.h: event-loop threads, bodies, answers. See http.h for the rules of suspending.
+ *
+ * What libmicrohttpd refuses by itself (no HTTP at all, headers over 16 KiB) it answers in its own words and closes the
+ * connection; everything that reaches a route, or misses every route, gets our error object and an x-request-id.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "server/http.h"
+
+#include "server/auth.h"
+#include "server/log.h"
+#include "server/router.h"
+#include "server/out.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Room for one request's headers. Node's SDK sends about 700 bytes; 16 KiB takes any sane proxy's additions. */
+#define CONNECTION_BYTES (16 * 1024)
+#define IDLE_SECONDS 75          /* above the 60 s that common proxies keep their side open */
+#define MAX_DISCARD_BYTES (64LL << 20)
+#define MAX_NO_BODY_BYTES (64 << 10)
+#define FIRST_BODY_ROOM 4096
+
+struct rf_http {
+    struct MHD_Daemon *daemon;
+    int listen_fd, port;
+    const struct rf_route *routes;
+    size_t n_routes;
+    struct rf_app *app;
+    uint64_t id_prefix;
+    atomic_ullong next_id;
+    struct rf_http_stats stats;
+    atomic_bool closing;
+    atomic_int running;              /* handlers */
+};
+
+struct exchange {
+    struct rf_call call;             /* first: handlers hold its address */
+    struct rf_http *http;
+    struct MHD_Connection *connection;
+    int fd;
+    bool begun, suspended;
+    void (*then)(struct rf_call *c); /* what goes on after a suspension; at first the route's handler */
+    struct { bool set; struct rf_err err; } query_failure;
+    int64_t body_seen;
+    size_t body_room;
+    int status;                      /* 0: no answer yet */
+    struct MHD_Response *response;
+    const char *type;
+    struct { const char *name; char *value; } header[RF_CALL_HEADERS];
+    int n_headers;
+    rf_stream_read stream_read;
+    bool stream_sleeps;
+};
+
+static struct exchange *exchange_of(struct rf_call *c)
+{
+    return (struct exchange *)c;
+}
+
+/* ---- what handlers ask ---- */
+
+const char *rf_call_header(struct rf_call *c, const char *name)
+{
+    return MHD_lookup_connection_value(exchange_of(c)->connection, MHD_HEADER_KIND, name);
+}
+
+const char *rf_call_content_type(struct rf_call *c)
+{
+    return rf_call_header(c, MHD_HTTP_HEADER_CONTENT_TYPE);
+}
+
+int64_t rf_call_content_length(struct rf_call *c)
+{
+    const char *text = rf_call_header(c, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    int64_t n = -1;
+    return text != NULL && rf_parse_int(text, 0, INT64_MAX, &n) ? n : -1;
+}
+
+void rf_call_caller(struct rf_call *c, char *to, size_t room)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(exchange_of(c)->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    to[0] = '\0';
+    if (info == NULL || info->client_addr == NULL)
+        return;
+    socklen_t n = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (getnameinfo(info->client_addr, n, to, (socklen_t)room, NULL, 0, NI_NUMERICHOST) != 0)
+        to[0] = '\0';
+}
+
+bool rf_call_is_gone(struct rf_call *c)
+{
+    char byte;
+    ssize_t n = recv(exchange_of(c)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+bool rf_call_is_answered(struct rf_call *c)
+{
+    return exchange_of(c)->status != 0;
+}
+
+void rf_call_suspend(struct rf_call *c)
+{
+    struct exchange *x = exchange_of(c);
+    x->suspended = true;
+    atomic_fetch_add(&x->http->stats.suspended, 1);
+    MHD_suspend_connection(x->connection);
+}
+
+void rf_call_resume(struct rf_call *c, void (*then)(struct rf_call *c))
+{
+    struct exchange *x = exchange_of(c);
+    RF_ASSERT(x->suspended && (x->status != 0) == (then == NULL));
+    x->then = then;
+    atomic_fetch_sub(&x->http->stats.suspended, 1);
+    MHD_resume_connection(x->connection);
+}
+
+/* ---- answers ---- */
+
+void rf_answer_header(struct rf_call *c, const char *name, const char *value)
+{
+    struct exchange *x = exchange_of(c);
+    RF_ASSERT(x->n_headers < RF_CALL_HEADERS);
+    x->header[x->n_headers].name = name;
+    x->header[x->n_headers++].value = rf_strdup(value);
+}
+
+void rf_answer_header_printf(struct rf_call *c, const char *name, const char *format, ...)
+{
+    char value[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(value, sizeof value, format, args);
+    va_end(args);
+    rf_answer_header(c, name, value);
+}
+
+static void set_answer(struct rf_call *c, int status, const char *type, struct MHD_Response *response)
+{
+    struct exchange *x = exchange_of(c);
+    RF_ASSERT(x->status == 0 && response != NULL);
+    x->status = status;
+    x->type = type;
+    x->response = response;
+}
+
+void rf_answer_take(struct rf_call *c, int status, const char *type, char *body, size_t n)
+{
+    set_answer(c, status, type, MHD_create_response_from_buffer(n, body, MHD_RESPMEM_MUST_FREE));
+}
+
+void rf_answer_static(struct rf_call *c, int status, const char *type, const void *body, size_t n)
+{
+    set_answer(c, status, type, MHD_create_response_from_buffer(n, (void *)(uintptr_t)body, MHD_RESPMEM_PERSISTENT));
+}
+
+void rf_answer_file(struct rf_call *c, int status, const char *type, int fd, int64_t offset, int64_t n)
+{
+    set_answer(c, status, type, MHD_create_response_from_fd_at_offset64((uint64_t)n, fd, (uint64_t)offset));
+}
+
+void rf_answer_empty(struct rf_call *c, int status)
+{
+    rf_answer_static(c, status, NULL, "", 0);
+}
+
+static ssize_t read_stream(void *cls, uint64_t position, char *to, size_t n)
+{
+    struct exchange *x = cls;
+    long got = x->stream_read(&x->call, to, n);
+    return got == RF_STREAM_END ? MHD_CONTENT_READER_END_OF_STREAM : (ssize_t)got;
+}
+
+void rf_answer_stream(struct rf_call *c, const char *type, rf_stream_read read)
+{
+    struct exchange *x = exchange_of(c);
+    x->stream_read = read;
+    set_answer(c, 200, type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_stream, x, NULL));
+}
+
+void rf_stream_sleep(struct rf_call *c)
+{
+    struct exchange *x = exchange_of(c);
+    x->stream_sleeps = true;
+    MHD_suspend_connection(x->connection);
+}
+
+void rf_stream_wake(struct rf_call *c)
+{
+    struct exchange *x = exchange_of(c);
+    if (x->stream_sleeps) {
+        x->stream_sleeps = false;
+        MHD_resume_connection(x->connection);
+    }
+}
+
+static const char *error_type(int status)
+{
+    if (status == 401)
+        return "authentication_error";
+    if (status == 403)
+        return "permission_error";
+    if (status == 429)
+        return "rate_limit_error";
+    return status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+/* Stock clients silently send 408, 409, 429 and 5xx again, POST included. Here we say when that makes sense: a conflict
+ * stays one, a defect stays one, a full disk does not empty itself within seconds; busy and broken-for-now pass. */
+static void say_whether_to_retry(struct rf_call *c, int status)
+{
+    if (status == 409 || status == 500 || status == 501)
+        rf_answer_header(c, "x-should-retry", "false");
+    else if (status == 507) {
+        rf_answer_header(c, "x-should-retry", "false");
+        rf_answer_header(c, "Retry-After", "60");
+    } else if (status == 429 || status == 503)
+        rf_answer_header(c, "Retry-After", status == 429 ? "5" : "2");
+}
+
+void rf_answer_error(struct rf_call *c, int status, const char *param, const char *code, const char *format, ...)
+{
+    char message[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    struct rf_out t = {0};
+    rf_json_open(&t, NULL, '{');
+    rf_json_open(&t, "error", '{');
+    rf_json_str(&t, "message", message);
+    rf_json_str(&t, "type", error_type(status));
+    rf_json_str(&t, "param", param && *param ? param : NULL);
+    rf_json_str(&t, "code", code);
+    rf_json_close(&t, '}');
+    rf_json_close(&t, '}');
+    say_whether_to_retry(c, status);
+    size_t n;
+    char *body = rf_out_take(&t, &n);
+    rf_answer_take(c, status, "application/json", body, n);
+    if (status >= 500)
+        rf_log(RF_LOG_WARN, "doing=answer request=%s status=%d path=%s msg=%s", c->id, status, RF_QUOTE(c->path),
+               RF_QUOTE(message));
+}
+
+void rf_answer_failed(struct rf_call *c, enum rf_code code, const char *param, const struct rf_err *err)
+{
+    rf_answer_error(c, rf_code_http_status(code), param, rf_code_name(code), "%s",
+                    err != NULL && err->msg[0] ? err->msg : rf_code_name(code));
+}
+
+/* ---- the life of a request ---- */
+
+static enum rf_method method_from(const char *word)
+{
+    static const char *const words[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
+    for (unsigned i = 0; i < RF_COUNT_OF(words); i++)
+        if (strcmp(word, words[i]) == 0)
+            return (enum rf_method)i;
+    return RF_METHOD_OTHER;
+}
+
+/* Called for every request line, before its headers are looked at. The address kept here is raw, so that paths and
+ * queries are decoded once, strictly, by us. */
+static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct rf_http *http = cls;
+    struct exchange *x = rf_new(struct exchange);
+    x->http = http;
+    x->connection = connection;
+    x->call.app = http->app;
+    size_t path_n = strcspn(uri, "?");
+    x->call.path = rf_strndup(uri, path_n);
+    if (uri[path_n] == '?') {
+        enum rf_code rc = rf_params_parse(uri + path_n + 1, &x->call.query, &x->query_failure.err);
+        x->query_failure.set = rc != RF_OK;
+    }
+    snprintf(x->call.id, sizeof x->call.id, "%08" PRIx64 "%08llx", http->id_prefix,
+             atomic_fetch_add_explicit(&http->next_id, 1, memory_order_relaxed) & 0xffffffffULL);
+    return x;
+}
+
+static void destroy_exchange(struct exchange *x)
+{
+    if (x->call.state != NULL && x->call.free_state != NULL)
+        x->call.free_state(&x->call.state);
+    if (x->response != NULL)
+        MHD_destroy_response(x->response);
+    for (int i = 0; i < x->n_headers; i++)
+        free(x->header[i].value);
+    rf_params_finish(&x->call.query);
+    free(x->call.body);
+    free(x->call.path);
+    free(x);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **slot, enum MHD_RequestTerminationCode why)
+{
+    if (*slot != NULL)
+        destroy_exchange(*slot);
+    *slot = NULL;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *connection, void **slot, enum MHD_ConnectionNotificationCode code)
+{
+    struct rf_http *http = cls;
+    atomic_fetch_add_explicit(&http->stats.connections, code == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1,
+                              memory_order_relaxed);
+}
+
+/* Decides what can be decided from the headers: route, right to call, size of the body. */
+static void begin(struct exchange *x, const char *method)
+{
+    struct rf_call *c = &x->call;
+    c->method = method_from(method);
+    x->fd = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    char allowed[64];
+    c->route = rf_router_find(x->http->routes, x->http->n_routes, c, allowed, sizeof allowed);
+    if (!rf_auth_check(c))
+        return;
+    if (c->route == NULL && allowed[0] != '\0') {
+        rf_answer_header(c, "Allow", allowed);
+        rf_answer_error(c, 405, NULL, "method_not_allowed", "%.16s is not possible here; %s is", method, allowed);
+        return;
+    }
+    if (c->route == NULL) {
+        rf_answer_error(c, 404, NULL, "unknown_url", "there is nothing at '%.200s'", c->path);
+        return;
+    }
+    if (x->query_failure.set) {
+        rf_answer_failed(c, RF_ERR_INVALID, NULL, &x->query_failure.err);
+        return;
+    }
+    int64_t announced = rf_call_content_length(c);
+    int64_t limit = c->route->body == RF_BODY_NONE ? MAX_NO_BODY_BYTES : c->route->max_body_bytes;
+    if (announced > limit) {
+        rf_answer_error(c, 413, NULL, "too_large", "the body has %" PRId64 " bytes, at most %" PRId64 " are taken here",
+                        announced, limit);
+        return;
+    }
+    if (c->route->begin != NULL)
+        c->route->begin(c);
+}
+
+/* An error found before or while a body arrives is answered after it, so that the client reads it instead of a reset;
+ * but not when the client waits for our word before it sends (Expect), or has very much to send. */
+static bool answer_before_body(struct exchange *x)
+{
+    int64_t n = rf_call_content_length(&x->call);
+    return rf_call_header(&x->call, MHD_HTTP_HEADER_EXPECT) != NULL || n > MAX_DISCARD_BYTES;
+}
+
+enum rf_code rf_call_collect(struct rf_call *c, const char *data, size_t n, struct rf_err *err)
+{
+    struct exchange *x = exchange_of(c);
+    if (c->body_n + n + 1 > x->body_room) {
+        int64_t announced = rf_call_content_length(c);
+        size_t room = x->body_room ? x->body_room * 2 : FIRST_BODY_ROOM;
+        if (x->body_room == 0 && announced > 0 && announced < FIRST_BODY_ROOM)
+            room = (size_t)announced + 1;
+        while (room < c->body_n + n + 1)
+            room *= 2;
+        char *grown = realloc(c->body, room); /* sized by a stranger: may fail */
+        if (grown == NULL)
+            return rf_fail(err, RF_ERR_NO_MEMORY, "no memory for a body of this size now");
+        c->body = grown;
+        x->body_room = room;
+    }
+    memcpy(c->body + c->body_n, data, n);
+    c->body_n += n;
+    c->body[c->body_n] = '\0';
+    return RF_OK;
+}
+
+static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
+{
+    struct rf_call *c = &x->call;
+    x->body_seen += (int64_t)n;
+    atomic_fetch_add_explicit(&x->http->stats.bytes_in, (long long)n, memory_order_relaxed);
+    if (x->status != 0)
+        return x->body_seen > MAX_DISCARD_BYTES ? MHD_NO : MHD_YES;
+    int64_t limit = c->route->body == RF_BODY_NONE ? MAX_NO_BODY_BYTES : c->route->max_body_bytes;
+    if (x->body_seen > limit) {
+        rf_answer_error(c, 413, NULL, "too_large", "the body has more than the %" PRId64 " bytes that are taken here", limit);
+        return MHD_YES;
+    }
+    rf_body_sink sink = c->route->body == RF_BODY_WHOLE ? rf_call_collect : c->sink;
+    struct rf_err err = {0};
+    enum rf_code rc = sink != NULL ? sink(c, data, n, &err) : RF_OK;
+    if (rc != RF_OK && x->status == 0)
+        rf_answer_failed(c, rc, NULL, &err);
+    return MHD_YES;
+}
+
+static enum MHD_Result send_answer(struct exchange *x)
+{
+    RF_ASSERT(x->status != 0);
+    struct MHD_Response *response = x->response;
+    MHD_add_response_header(response, "x-request-id", x->call.id);
+    if (x->type != NULL)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, x->type);
+    for (int i = 0; i < x->n_headers; i++)
+        MHD_add_response_header(response, x->header[i].name, x->header[i].value);
+    int family = x->status / 100;
+    atomic_fetch_add_explicit(&x->http->stats.requests[x->call.method][family <= 5 ? family : 0], 1, memory_order_relaxed);
+    rf_log(RF_LOG_DEBUG, "doing=answer request=%s path=%s status=%d", x->call.id, RF_QUOTE(x->call.path), x->status);
+    return MHD_queue_response(x->connection, (unsigned)x->status, response);
+}
+
+/* Counts itself before it looks at `closing`, and a suspension counts itself before this count goes: so once a closing
+ * server sees both at zero, nothing can be suspended any more. */
+static void dispatch(struct exchange *x)
+{
+    atomic_fetch_add(&x->http->running, 1);
+    void (*go_on)(struct rf_call *c) = x->suspended ? x->then : x->call.route->handle;
+    if (!x->suspended && atomic_load(&x->http->closing)) {
+        rf_answer_error(&x->call, 503, NULL, "stopping", "the server is being stopped; send again when it is back");
+    } else {
+        x->suspended = false;
+        go_on(&x->call);
+    }
+    atomic_fetch_sub(&x->http->running, 1);
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *data_n, void **slot)
+{
+    struct exchange *x = *slot;
+    if (!x->begun) {
+        x->begun = true;
+        begin(x, method);
+        return x->status != 0 && answer_before_body(x) ? send_answer(x) : MHD_YES;
+    }
+    if (*data_n > 0) {
+        enum MHD_Result result = take_body(x, data, *data_n);
+        *data_n = 0;
+        return result;
+    }
+    if (x->status == 0) {
+        dispatch(x);
+        /* Suspended (again): the exchange belongs to whoever resumes it, and we are called once more after that. */
+        if (x->suspended)
+            return MHD_YES;
+    }
+    return send_answer(x);
+}
+
+/* ---- the listener ---- */
+
+static void on_library_log(void *cls, const char *format, va_list args)
+{
+    char line[512];
+    vsnprintf(line, sizeof line, format, args);
+    line[strcspn(line, "\n")] = '\0';
+    rf_log(RF_LOG_DEBUG, "doing=http msg=%s", RF_QUOTE(line));
+}
+
+static void on_library_panic(void *cls, const char *file, unsigned line, const char *reason)
+{
+    rf_log(RF_LOG_ERROR, "doing=http at=%s:%u msg=%s", file, line, RF_QUOTE(reason));
+    abort();
+}
+
+static enum rf_code open_listener(struct rf_http *http, const char *host, int port, struct rf_err *err)
+{
+    char service[8];
+    snprintf(service, sizeof service, "%d", port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
+    int rc = getaddrinfo(host, service, &hints, &found);
+    if (rc != 0)
+        return rf_fail(err, RF_ERR_INVALID, "listen on '%s': %s", host, gai_strerror(rc));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int on = 1;
+    bool good = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 4096) == 0;
+    int why = errno;
+    freeaddrinfo(found);
+    struct sockaddr_storage address;
+    socklen_t n = sizeof address;
+    if (!good || getsockname(fd, (struct sockaddr *)&address, &n) != 0) {
+        if (fd >= 0)
+            close(fd);
+        return rf_fail(err, RF_ERR_IO, "listen on %s port %d: %s", host, port, strerror(good ? errno : why));
+    }
+    http->listen_fd = fd;
+    http->port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                     : ((struct sockaddr_in *)&address)->sin_port);
+    return RF_OK;
+}
+
+enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http **ret_http, struct rf_err *err)
+{
+    struct rf_http *http = rf_new(struct rf_http);
+    http->routes = options->routes;
+    http->n_routes = options->n_routes;
+    http->app = options->app;
+    if (getrandom(&http->id_prefix, sizeof http->id_prefix, 0) < 0)
+        http->id_prefix = (uint64_t)time(NULL);
+    http->id_prefix &= 0xffffffff;
+    enum rf_code rc = open_listener(http, options->host, options->port, err);
+    if (rc != RF_OK) {
+        free(http);
+        return rc;
+    }
+    MHD_set_panic_func(on_library_panic, NULL);
+    /* The library takes 0 for "no pool" and refuses a pool of one. */
+    unsigned pool = options->n_threads > 1 ? (unsigned)options->n_threads : 0;
+    http->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_TURBO, 0, NULL, NULL,
+        on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
+        MHD_OPTION_THREAD_POOL_SIZE, pool, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+    if (http->daemon == NULL) {
+        close(http->listen_fd);
+        free(http);
+        return rf_fail(err, RF_ERR_IO, "start the HTTP threads: %s", strerror(errno));
+    }
+    *ret_http = http;
+    return RF_OK;
+}
+
+int rf_http_port(const struct rf_http *http)
+{
+    return http->port;
+}
+
+const struct rf_http_stats *rf_http_stats(const struct rf_http *http)
+{
+    return &http->stats;
+}
+
+void rf_http_close(struct rf_http *http)
+{
+    atomic_store(&http->closing, true);
+    MHD_socket fd = MHD_quiesce_daemon(http->daemon);
+    if (fd != MHD_INVALID_SOCKET)
+        close(fd);
+}
+
+bool rf_http_is_quiet(struct rf_http *http)
+{
+    return atomic_load(&http->running) == 0 && atomic_load(&http->stats.suspended) == 0;
+}
+
+void rf_http_stop(struct rf_http **http)
+{
+    if (*http != NULL) {
+        MHD_stop_daemon((*http)->daemon);
+        free(*http);
+    }
+    *http = NULL;
+}

@@ -1,0 +1,152 @@
+/* One HTTP request and its answer, as handlers see them. http.c is the only file that knows libmicrohttpd: should issue
+ * or measurement ask for another way to speak HTTP, it is the only one that changes.
+ *
+ * A request is handled on one of a few event-loop threads, which must never wait. A handler either answers at once or
+ * suspends: rf_call_suspend(), then from any thread, later, one answer and rf_call_resume(). A suspended request
+ * costs memory and a socket, no thread; ten thousand waiting workers are fine.
+ *
+ * The answer is complete or absent: status, headers and body are set by one rf_answer_…() call, headers may be added
+ * before it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RF_SERVER_HTTP_H
+#define RF_SERVER_HTTP_H
+
+#include "schema/err.h"
+#include "server/params.h"
+
+#include <stdatomic.h>
+
+enum rf_method { RF_GET, RF_HEAD, RF_POST, RF_PUT, RF_DELETE, RF_METHOD_OTHER, RF_METHOD_COUNT };
+
+/* What a route does with the body of a request. */
+enum rf_body {
+    RF_BODY_NONE,   /* read and thrown away, up to a bound */
+    RF_BODY_WHOLE,  /* collected in memory up to the route's limit, then handed over */
+    RF_BODY_STREAM, /* given to the sink piece by piece as it arrives */
+};
+
+/* Who may call. The loopback server gives every role to everyone; tokens change only rf_auth_check(). */
+enum rf_role { RF_ROLE_ANYONE, RF_ROLE_USER, RF_ROLE_OPERATOR, RF_ROLE_WORKER, RF_ROLE_COUNT };
+
+#define RF_CALL_PARAMS 2
+#define RF_CALL_PARAM_BYTES 96
+#define RF_CALL_HEADERS 12
+
+struct rf_call;
+
+struct rf_route {
+    enum rf_method method;     /* RF_GET answers HEAD too */
+    enum rf_role role;
+    const char *pattern;       /* "/v1/videos/{id}/content": a {…} takes one segment, decoded, into param[] */
+    void (*handle)(struct rf_call *c);  /* the body is complete */
+    enum rf_body body;
+    int64_t max_body_bytes;
+    /* STREAM only, optional: headers and query are known, c->sink may be set. Answering here refuses the body. */
+    void (*begin)(struct rf_call *c);
+};
+
+/* Takes the next piece of a streamed body. A failure becomes the answer (unless the sink set one), given
+ * once the body has passed by; the sink is not called again. */
+typedef enum rf_code (*rf_body_sink)(struct rf_call *c, const char *data, size_t n, struct rf_err *err);
+
+/* The sink that collects into c->body, as RF_BODY_WHOLE does: for routes that choose by Content-Type.
+ *   RF_ERR_NO_MEMORY  not now */
+enum rf_code rf_call_collect(struct rf_call *c, const char *data, size_t n, struct rf_err *err);
+
+struct rf_app;
+
+struct rf_call {
+    struct rf_app *app;
+    const struct rf_route *route;
+    enum rf_method method;
+    char *path;                         /* as sent, without the query */
+    char param[RF_CALL_PARAMS][RF_CALL_PARAM_BYTES];
+    struct rf_params query;
+    char id[20];                        /* x-request-id */
+    char *body;                         /* WHOLE: NUL-terminated; NULL when empty */
+    size_t body_n;
+    rf_body_sink sink;
+    void *state;                        /* the handler's own; goes with the request through free_state(&state) */
+    void (*free_state)(void **state);
+    void (*after_op)(struct rf_call *c); /* see store_call.h */
+};
+
+/* A request header, NULL when absent. Only on the request's own thread, before suspending. */
+const char *rf_call_header(struct rf_call *c, const char *name);
+const char *rf_call_content_type(struct rf_call *c);
+/* Whether an answer is set already (by a sink, say, that failed). */
+bool rf_call_is_answered(struct rf_call *c);
+/* -1 when not announced. */
+int64_t rf_call_content_length(struct rf_call *c);
+/* Name of whoever calls, for fair share, idempotency and logs: the token's name one day, the client's address until then. */
+void rf_call_caller(struct rf_call *c, char *to, size_t room);
+/* Whether the other side has closed its connection. Cheap; for answers that must not be spent on the dead. */
+bool rf_call_is_gone(struct rf_call *c);
+
+void rf_call_suspend(struct rf_call *c);
+/* Exactly once per suspension. Any thread; `c` is not to be touched afterwards. With `then` NULL the answer is set already;
+ * otherwise `then` is called on the request's own thread and answers (or suspends again): that keeps the store's writer
+ * thread free of building answers. */
+void rf_call_resume(struct rf_call *c, void (*then)(struct rf_call *c));
+
+/* Adds a header to the coming answer. `name` is static, `value` is copied. */
+void rf_answer_header(struct rf_call *c, const char *name, const char *value);
+void rf_answer_header_printf(struct rf_call *c, const char *name, const char *format, ...) RF_PRINTF(3, 4);
+
+/* `body` came from malloc() and now belongs to the answer. `type` is static. */
+void rf_answer_take(struct rf_call *c, int status, const char *type, char *body, size_t n);
+/* `body` outlives the server. */
+void rf_answer_static(struct rf_call *c, int status, const char *type, const void *body, size_t n);
+/* `n` bytes of an open file from `offset`; the descriptor belongs to the answer, sent with sendfile(). */
+void rf_answer_file(struct rf_call *c, int status, const char *type, int fd, int64_t offset, int64_t n);
+void rf_answer_empty(struct rf_call *c, int status);
+
+/* A body without an end. `read` is called whenever the client can take bytes: it fills up to n and returns their number, 0
+ * to sleep until rf_stream_wake(), RF_STREAM_END when it is over. It may be called on any loop thread, one at a time. */
+#define RF_STREAM_END (-1)
+typedef long (*rf_stream_read)(struct rf_call *c, char *to, size_t n);
+void rf_answer_stream(struct rf_call *c, const char *type, rf_stream_read read);
+/* Both under one lock of the caller's, which `read` holds as well while it decides to sleep: otherwise a wake could come
+ * between the decision and the sleep and be lost. */
+void rf_stream_sleep(struct rf_call *c);
+void rf_stream_wake(struct rf_call *c);
+
+/* The error object. `type` follows from the status; `param` and `code` may be NULL. */
+void rf_answer_error(struct rf_call *c, int status, const char *param, const char *code, const char *format, ...)
+    RF_PRINTF(5, 6);
+/* From an rf_code: the status by the one table, the code's name, the message of `err`. */
+void rf_answer_failed(struct rf_call *c, enum rf_code code, const char *param, const struct rf_err *err);
+
+/* Counted for /metrics. */
+struct rf_http_stats {
+    atomic_llong requests[RF_METHOD_COUNT][6]; /* by method and first digit of the status */
+    atomic_llong bytes_in;
+    atomic_int suspended;
+    atomic_int connections;
+};
+
+struct rf_http;
+
+struct rf_http_options {
+    const char *host;
+    int port;
+    int n_threads, max_connections;
+    const struct rf_route *routes;
+    size_t n_routes;
+    struct rf_app *app;
+};
+
+/* Listens and begins to answer.
+ *   RF_ERR_INVALID  no such host
+ *   RF_ERR_IO       the address is taken or not ours; the message names it */
+enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http **ret_http, struct rf_err *err);
+int rf_http_port(const struct rf_http *http);
+const struct rf_http_stats *rf_http_stats(const struct rf_http *http);
+/* No new connections; on those that exist, requests that come from now on get 503. */
+void rf_http_close(struct rf_http *http);
+/* After rf_http_close(): whether no handler runs and no request is suspended any more. */
+bool rf_http_is_quiet(struct rf_http *http);
+/* Ends all connections. It must be quiet, and streams have ended. */
+void rf_http_stop(struct rf_http **http);
+
+#endif

@@ -1,0 +1,315 @@
+/* framefarm-server: reads the configuration, puts the parts together, and sleeps until a signal or the next thing due.
+ *
+ * Order of the end, all within STOP_MS: workers are asked to hand back and are still answered; then no new requests; those
+ * that wait are answered; then the threads, the store, the lock.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "server/app.h"
+#include "server/config.h"
+#include "server/events.h"
+#include "server/farm.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/offload.h"
+#include "server/recent.h"
+#include "server/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FLUSH_MS 100            /* how long a change may wait before the open pages hear of it */
+#define TICK_MS 500
+#define COLLECT_MS 10000
+#define STOP_WORKERS_MS 10000
+#define STOP_REQUESTS_MS 5000
+
+int64_t rf_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static const char *from_environment(const char *name)
+{
+    return getenv(name);
+}
+
+/* mkdir -p */
+static enum rf_code make_folder(const char *path, struct rf_err *err)
+{
+    RF_AUTO(rf_free) char *part = rf_strdup(path);
+    for (char *p = part + 1; *p; p++)
+        if (*p == '/') {
+            *p = '\0';
+            mkdir(part, 0755);
+            *p = '/';
+        }
+    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+        return rf_fail(err, RF_ERR_IO, "make the data folder '%s': %s", path, strerror(errno));
+    return RF_OK;
+}
+
+/* One server per data folder, held by a lock that the kernel drops whatever way we end. */
+static enum rf_code lock_folder(const char *path, int *ret_fd, struct rf_err *err)
+{
+    RF_AUTO(rf_free) char *name = rf_asprintf("%s/lock", path);
+    int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return rf_fail(err, RF_ERR_IO, "open '%s': %s", name, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        char holder[32] = "";
+        if (read(fd, holder, sizeof holder - 1) > 0)
+            holder[strcspn(holder, "\n")] = '\0';
+        close(fd);
+        return rf_fail(err, RF_ERR_CONFLICT, "the data folder '%s' is in use by another server (process %s)", path, holder);
+    }
+    char pid[32];
+    int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) != 0 || write(fd, pid, (size_t)n) != n)
+        rf_log(RF_LOG_WARN, "doing=lock msg=%s", RF_QUOTE(strerror(errno)));
+    *ret_fd = fd;
+    return RF_OK;
+}
+
+/* Connections cost a descriptor each; the soft limit is often 1024. */
+static void raise_descriptor_limit(int max_connections)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    rlim_t wanted = (rlim_t)max_connections + 512;
+    if (limit.rlim_cur >= wanted)
+        return;
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted)
+        rf_log(RF_LOG_WARN, "doing=limits msg=\"only %llu open files allowed: fewer connections than --max-connections\"",
+               (unsigned long long)limit.rlim_cur);
+}
+
+static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
+{
+    const struct rf_config *config = app->config;
+    enum rf_code rc = rf_files_open(config->data_dir, &app->files, err);
+    if (rc != RF_OK)
+        return rc;
+    app->events = rf_events_create();
+    RF_AUTO(rf_free) char *path = rf_asprintf("%s/farm.db", config->data_dir);
+    const struct rf_store_config store = {
+        .path = path,
+        .now_ms = app->started_ms,
+        .lease_ms = RF_LEASE_MS,
+        .heartbeat_ms = RF_HEARTBEAT_MS,
+        .clock_jump_ms = RF_LEASE_MS / 2,
+        .on_event = rf_events_push,
+        .event_ctx = app->events,
+    };
+    rc = rf_store_open(&store, &app->store, err);
+    if (rc == RF_OK)
+        rc = rf_files_sweep(app->files, app->store, app->started_ms, NULL, err);
+    return rc;
+}
+
+static enum rf_code start_http(struct rf_app *app, struct rf_err *err)
+{
+    const struct rf_config *config = app->config;
+    app->offload = rf_offload_create(3);
+    app->recent = rf_recent_create();
+    app->metrics = rf_metrics_create();
+    app->polls = rf_polls_create();
+    const struct rf_http_options options = {
+        .host = config->host,
+        .port = config->port,
+        .n_threads = config->http_threads,
+        .max_connections = config->max_connections,
+        .routes = rf_routes,
+        .n_routes = rf_n_routes,
+        .app = app,
+    };
+    return rf_http_start(&options, &app->http, err);
+}
+
+static void announce(const struct rf_app *app)
+{
+    const struct rf_config *config = app->config;
+    int port = rf_http_port(app->http);
+    bool v6 = strchr(config->host, ':') != NULL;
+    rf_log(RF_LOG_INFO, "doing=listen version=%s data=%s listening=http://%s%s%s:%d", FRAMEFARM_VERSION,
+           RF_QUOTE(config->data_dir), v6 ? "[" : "", config->host, v6 ? "]" : "", port);
+    if (config->port_file == NULL)
+        return;
+    /* Renamed into place, so that whoever waits for the file never reads half a number. */
+    RF_AUTO(rf_free) char *fresh = rf_asprintf("%s.new", config->port_file);
+    FILE *file = fopen(fresh, "we");
+    bool good = file != NULL && fprintf(file, "%d\n", port) > 0;
+    if (file != NULL)
+        good &= fclose(file) == 0;
+    if (!good || rename(fresh, config->port_file) != 0)
+        rf_log(RF_LOG_WARN, "doing=write_port_file msg=%s", RF_QUOTE(strerror(errno)));
+}
+
+/* Upkeep that waits for the disk, on an offload thread, one at a time. */
+struct upkeep {
+    struct rf_app *app;
+    atomic_bool busy;
+    int64_t collected_ms;
+};
+
+static void do_upkeep(void *arg)
+{
+    struct upkeep *u = arg;
+    struct rf_err err = {0};
+    int64_t now_ms = rf_now_ms();
+    int n = 0;
+    if (rf_store_tick(u->app->store, now_ms, NULL, &err) != RF_OK)
+        rf_log(RF_LOG_ERROR, "doing=tick code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
+    if (now_ms - u->collected_ms >= COLLECT_MS) {
+        u->collected_ms = now_ms;
+        if (rf_files_collect(u->app->files, u->app->store, now_ms, &n, &err) != RF_OK)
+            rf_log(RF_LOG_WARN, "doing=collect code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
+    }
+    atomic_store(&u->busy, false);
+}
+
+static bool wait_for_signal(int signal_fd, int timeout_ms)
+{
+    struct pollfd wait = {.fd = signal_fd, .events = POLLIN};
+    struct signalfd_siginfo info;
+    if (poll(&wait, 1, timeout_ms) <= 0 || read(signal_fd, &info, sizeof info) != sizeof info)
+        return false;
+    rf_log(RF_LOG_INFO, "doing=stop signal=%u", info.ssi_signo);
+    return true;
+}
+
+static void run(struct rf_app *app, struct rf_supervisor *supervisor, struct upkeep *upkeep, int signal_fd)
+{
+    int64_t ticked_ms = 0;
+    do {
+        int64_t now_ms = rf_now_ms();
+        rf_events_flush(app->events, now_ms);
+        if (now_ms - ticked_ms < TICK_MS && now_ms >= ticked_ms)
+            continue;
+        ticked_ms = now_ms;
+        rf_supervisor_tick(supervisor, now_ms);
+        if (!atomic_exchange(&upkeep->busy, true))
+            rf_offload_run(app->offload, do_upkeep, upkeep);
+    } while (!wait_for_signal(signal_fd, FLUSH_MS));
+}
+
+/* See the top of the file. A second signal while workers are awaited cuts that short. */
+static void stop(struct rf_app *app, struct rf_supervisor *supervisor, int signal_fd)
+{
+    atomic_store(&app->stopping, true);
+    rf_polls_end(app->polls, app);
+    rf_supervisor_stop(supervisor);
+    int64_t end_ms = rf_now_ms() + STOP_WORKERS_MS;
+    for (bool waiting = true; waiting && rf_supervisor_n_alive(supervisor) > 0;) {
+        waiting = !wait_for_signal(signal_fd, 50) && rf_now_ms() < end_ms;
+        rf_supervisor_tick(supervisor, rf_now_ms());
+    }
+    if (rf_supervisor_n_alive(supervisor) > 0) {
+        rf_log(RF_LOG_WARN, "doing=stop msg=\"%d workers did not end in time and are killed; their leases run out\"",
+               rf_supervisor_n_alive(supervisor));
+        rf_supervisor_kill(supervisor);
+    }
+    rf_http_close(app->http);
+    rf_polls_end(app->polls, app);
+    rf_events_stop(app->events);
+    end_ms = rf_now_ms() + STOP_REQUESTS_MS;
+    while ((!rf_http_is_quiet(app->http) || rf_events_n_streams(app->events) > 0) && rf_now_ms() < end_ms)
+        poll(NULL, 0, 5);
+    if (!rf_http_is_quiet(app->http)) {
+        /* The disk hangs. What was answered is safe; the library would abort over the rest, so end here. */
+        rf_log(RF_LOG_ERROR, "doing=stop msg=\"requests still wait for the disk; ending without them\"");
+        _exit(1);
+    }
+}
+
+static void close_parts(struct rf_app *app)
+{
+    rf_http_stop(&app->http);
+    rf_offload_destroy(&app->offload);
+    rf_store_destroy(&app->store);
+    rf_files_destroy(&app->files);
+    rf_events_destroy(&app->events);
+    rf_polls_destroy(&app->polls);
+    rf_metrics_destroy(&app->metrics);
+    rf_recent_destroy(&app->recent);
+}
+
+static enum rf_code serve(const struct rf_config *config, int signal_fd, struct rf_err *err)
+{
+    struct rf_app app = {.config = config, .started_ms = rf_now_ms()};
+    RF_AUTO(rf_supervisor_destroy) struct rf_supervisor *supervisor = NULL;
+    struct upkeep upkeep = {.app = &app};
+    int lock_fd = -1;
+    enum rf_code rc = make_folder(config->data_dir, err);
+    if (rc == RF_OK)
+        rc = lock_folder(config->data_dir, &lock_fd, err);
+    if (rc == RF_OK)
+        rc = open_parts(&app, err);
+    if (rc == RF_OK)
+        rc = start_http(&app, err);
+    if (rc == RF_OK)
+        rc = rf_supervisor_create(config, rf_http_port(app.http), &supervisor, err);
+    if (rc == RF_OK) {
+        announce(&app);
+        run(&app, supervisor, &upkeep, signal_fd);
+        stop(&app, supervisor, signal_fd);
+    }
+    close_parts(&app);
+    if (lock_fd >= 0)
+        close(lock_fd);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct rf_config config;
+    struct rf_err err = {0};
+    enum rf_config_wish wish;
+    /* The routes as "METHOD pattern" lines: what the test of openapi.yaml compares with. */
+    if (argc == 2 && strcmp(argv[1], "--routes") == 0) {
+        static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
+        for (size_t i = 0; i < rf_n_routes; i++)
+            printf("%s %s\n", methods[rf_routes[i].method], rf_routes[i].pattern);
+        return 0;
+    }
+    enum rf_code rc = rf_config_read(argc, argv, from_environment, &config, &wish, &err);
+    if (wish == RF_CONFIG_HELP || wish == RF_CONFIG_VERSION) {
+        fputs(wish == RF_CONFIG_HELP ? rf_config_help : "framefarm-server " FRAMEFARM_VERSION "\n", stdout);
+        rf_config_finish(&config);
+        return 0;
+    }
+    if (rc != RF_OK) {
+        fprintf(stderr, "framefarm-server: %s\n", err.msg);
+        rf_config_finish(&config);
+        return 2;
+    }
+    rf_log_set_level(config.log_level);
+    signal(SIGPIPE, SIG_IGN);
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGINT);
+    sigaddset(&wanted, SIGTERM);
+    sigprocmask(SIG_BLOCK, &wanted, NULL); /* before any thread starts: all inherit it */
+    int signal_fd = signalfd(-1, &wanted, SFD_CLOEXEC);
+    raise_descriptor_limit(config.max_connections);
+    rc = signal_fd < 0 ? rf_fail(&err, RF_ERR_IO, "signalfd: %s", strerror(errno)) : serve(&config, signal_fd, &err);
+    if (rc != RF_OK)
+        rf_log(RF_LOG_ERROR, "doing=serve code=%s msg=%s", rf_code_name(rc), RF_QUOTE(err.msg));
+    else
+        rf_log(RF_LOG_INFO, "doing=stop msg=\"done\"");
+    rf_config_finish(&config);
+    return rc == RF_OK ? 0 : 1;
+}

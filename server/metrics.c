@@ -1,0 +1,129 @@
+/* See metrics.h. Counters start anew with the process, as Prometheus expects; what must not be lost is in the database.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "server/metrics.h"
+
+#include "server/app.h"
+#include "server/events.h"
+#include "server/out.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <string.h>
+
+#define MAX_STAGES 16
+
+struct rf_metrics {
+    pthread_mutex_t lock;
+    int n_stages;
+    struct { char name[RF_STAGE_NAME_SIZE]; double seconds; int64_t n; } stage[MAX_STAGES];
+};
+
+struct rf_metrics *rf_metrics_create(void)
+{
+    struct rf_metrics *m = rf_new(struct rf_metrics);
+    pthread_mutex_init(&m->lock, NULL);
+    for (int i = 0; rf_stage_names[i] != NULL; i++) {
+        RF_ASSERT(i < MAX_STAGES);
+        strncpy(m->stage[m->n_stages++].name, rf_stage_names[i], RF_STAGE_NAME_SIZE - 1);
+    }
+    return m;
+}
+
+void rf_metrics_destroy(struct rf_metrics **metrics)
+{
+    if (*metrics != NULL)
+        pthread_mutex_destroy(&(*metrics)->lock);
+    rf_free(metrics);
+}
+
+void rf_metrics_add_timings(struct rf_metrics *m, const struct rf_wire_timing *timings, int n)
+{
+    pthread_mutex_lock(&m->lock);
+    for (int i = 0; i < n; i++)
+        for (int s = 0; s < m->n_stages; s++)
+            if (strcmp(m->stage[s].name, timings[i].stage) == 0) {
+                m->stage[s].seconds += timings[i].seconds;
+                m->stage[s].n++;
+            }
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void head(struct rf_out *t, const char *name, const char *type, const char *help)
+{
+    rf_out_printf(t, "# HELP framefarm_%s %s\n# TYPE framefarm_%s %s\n", name, help, name, type);
+}
+
+static void add_queue(struct rf_out *t, struct rf_app *app)
+{
+    struct rf_store_counts counts;
+    rf_store_counts(app->store, &counts);
+    head(t, "jobs", "gauge", "Jobs in the database by state.");
+    for (unsigned i = 0; i < RF_JOB_STATE_COUNT; i++)
+        rf_out_printf(t, "framefarm_jobs{state=\"%s\"} %" PRId64 "\n", rf_job_state_name((enum rf_job_state)i),
+                       counts.jobs[i]);
+    head(t, "tasks_leased", "gauge", "Tasks in workers' hands.");
+    rf_out_printf(t, "framefarm_tasks_leased %" PRId64 "\n", counts.leased);
+    head(t, "queue_paused", "gauge", "1 while the queue is paused.");
+    rf_out_printf(t, "framefarm_queue_paused %d\n", counts.paused);
+    RF_AUTO(rf_workers_destroy) struct rf_workers *all = NULL;
+    rf_store_workers(app->store, &all);
+    int n[RF_WORKER_STATE_COUNT] = {0};
+    for (int i = 0; i < all->n_workers; i++)
+        n[all->workers[i].state]++;
+    head(t, "workers", "gauge", "Workers by state; lost and left ones for a day.");
+    for (unsigned i = 0; i < RF_WORKER_STATE_COUNT; i++)
+        rf_out_printf(t, "framefarm_workers{state=\"%s\"} %d\n", rf_worker_state_name((enum rf_worker_state)i), n[i]);
+}
+
+static void add_stages(struct rf_out *t, struct rf_metrics *m)
+{
+    head(t, "stage_seconds", "summary", "Time that workers reported, by stage (steps counted singly).");
+    pthread_mutex_lock(&m->lock);
+    for (int i = 0; i < m->n_stages; i++)
+        rf_out_printf(t, "framefarm_stage_seconds_sum{stage=\"%s\"} %.6f\nframefarm_stage_seconds_count{stage=\"%s\"} %"
+                       PRId64 "\n", m->stage[i].name, m->stage[i].seconds, m->stage[i].name, m->stage[i].n);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void add_http(struct rf_out *t, struct rf_app *app)
+{
+    static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "other"};
+    const struct rf_http_stats *stats = rf_http_stats(app->http);
+    head(t, "http_requests_total", "counter", "Answered requests by method and class of status.");
+    for (unsigned m = 0; m < RF_METHOD_COUNT; m++)
+        for (int family = 2; family <= 5; family++) {
+            long long n = atomic_load_explicit(&stats->requests[m][family], memory_order_relaxed);
+            if (n > 0 || family == 2)
+                rf_out_printf(t, "framefarm_http_requests_total{method=\"%s\",status=\"%dxx\"} %lld\n", methods[m], family,
+                               n);
+        }
+    head(t, "http_received_bytes_total", "counter", "Bytes of request bodies.");
+    rf_out_printf(t, "framefarm_http_received_bytes_total %lld\n", atomic_load(&stats->bytes_in));
+    head(t, "http_connections", "gauge", "Open connections.");
+    rf_out_printf(t, "framefarm_http_connections %d\n", atomic_load(&stats->connections));
+    head(t, "http_waiting", "gauge", "Requests that wait for a commit or for work.");
+    rf_out_printf(t, "framefarm_http_waiting %d\n", atomic_load(&stats->suspended));
+    head(t, "event_streams", "gauge", "Open streams of /v1/events.");
+    rf_out_printf(t, "framefarm_event_streams %d\n", rf_events_n_streams(app->events));
+}
+
+void rf_metrics_handle(struct rf_call *c)
+{
+    struct rf_app *app = c->app;
+    struct rf_out t = {0};
+    head(&t, "build_info", "gauge", "Always 1; the version is the label.");
+    rf_out_printf(&t, "framefarm_build_info{version=\"%s\"} 1\n", FRAMEFARM_VERSION);
+    head(&t, "start_time_seconds", "gauge", "When the server started, Unix time.");
+    rf_out_printf(&t, "framefarm_start_time_seconds %.3f\n", (double)app->started_ms / 1000);
+    add_queue(&t, app);
+    add_stages(&t, app->metrics);
+    add_http(&t, app);
+    int64_t free_bytes = 0;
+    if (rf_files_free_bytes(app->files, &free_bytes, NULL) == RF_OK) {
+        head(&t, "disk_free_bytes", "gauge", "Bytes that may still be written in the data folder.");
+        rf_out_printf(&t, "framefarm_disk_free_bytes %" PRId64 "\n", free_bytes);
+    }
+    size_t n;
+    char *body = rf_out_take(&t, &n);
+    rf_answer_take(c, 200, "text/plain; version=0.0.4; charset=utf-8", body, n);
+}

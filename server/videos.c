@@ -1,0 +1,198 @@
+/* See videos.h.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "server/videos.h"
+
+#include "schema/json.h"
+#include "server/app.h"
+#include "server/store_call.h"
+#include "server/video_json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void answer_json(struct rf_call *c, struct rf_out *t)
+{
+    size_t n;
+    char *body = rf_out_take(t, &n);
+    rf_answer_take(c, 200, "application/json", body, n);
+}
+
+/* When to ask again: often while it runs, seldom while it waits far behind. Stock helpers read this once and keep it. */
+static int poll_after_ms(const struct rf_job *job)
+{
+    if (job->state == RF_JOB_IN_PROGRESS)
+        return 1000;
+    return job->queue_position <= 1 ? 1000 : job->queue_position < 10 ? 2000 : 5000;
+}
+
+static void answer_video(struct rf_call *c)
+{
+    RF_AUTO(rf_job_destroy) struct rf_job *job = NULL;
+    struct rf_err err = {0};
+    enum rf_code rc = rf_store_get(c->app->store, c->param[0], RF_WITH_ALL, &job, &err);
+    if (rc != RF_OK) {
+        rf_answer_failed(c, rc, NULL, &err);
+        return;
+    }
+    if (job->state == RF_JOB_QUEUED || job->state == RF_JOB_IN_PROGRESS)
+        rf_answer_header_printf(c, "openai-poll-after-ms", "%d", poll_after_ms(job));
+    struct rf_out t = {0};
+    rf_video_json(&t, NULL, job);
+    answer_json(c, &t);
+}
+
+void rf_videos_get(struct rf_call *c)
+{
+    answer_video(c);
+}
+
+/* ---- list ---- */
+
+/* "queued,failed": the words of both the stock API and ours. Stock "failed" includes our cancelled ones. */
+static enum rf_code read_states(const char *text, unsigned *ret_states, struct rf_err *err)
+{
+    *ret_states = 0;
+    while (text != NULL && *text) {
+        char word[24];
+        size_t n = strcspn(text, ",");
+        snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), text);
+        enum rf_job_state state = rf_job_state_from_name(word);
+        if (state == RF_JOB_STATE_COUNT)
+            return rf_fail(err, RF_ERR_INVALID, "query parameter 'status' must be of queued, in_progress, completed, failed, "
+                           "cancelled; got '%s'", word);
+        *ret_states |= 1u << state;
+        text += n + (text[n] == ',');
+    }
+    return RF_OK;
+}
+
+static enum rf_code read_list_query(struct rf_call *c, struct rf_query *ret_query, struct rf_err *err)
+{
+    static const char *const known[] = {"status", "user", "q", "model", "after", "limit", "order", NULL};
+    const struct rf_params *p = &c->query;
+    int64_t limit = 0;
+    enum rf_code rc = rf_params_only(p, known, err);
+    if (rc == RF_OK)
+        rc = rf_params_int(p, "limit", 0, 1000, 20, &limit, err);
+    *ret_query = (struct rf_query){
+        .user = rf_params_get(p, "user"),
+        .model = rf_params_get(p, "model"),
+        .text = rf_params_get(p, "q"),
+        .after = rf_params_get(p, "after"),
+        .limit = (int)limit,
+        .with = RF_WITH_ALL,
+    };
+    const char *order = rf_params_get(p, "order");
+    ret_query->ascending = order != NULL && strcmp(order, "asc") == 0;
+    if (rc == RF_OK && order != NULL && !ret_query->ascending && strcmp(order, "desc") != 0)
+        rc = rf_fail(err, RF_ERR_INVALID, "query parameter 'order' must be asc or desc");
+    return rc == RF_OK ? read_states(rf_params_get(p, "status"), &ret_query->states, err) : rc;
+}
+
+static void answer_list(struct rf_call *c)
+{
+    struct rf_query query;
+    struct rf_err err = {0};
+    RF_AUTO(rf_page_destroy) struct rf_page *page = NULL;
+    enum rf_code rc = read_list_query(c, &query, &err);
+    if (rc == RF_OK)
+        rc = rf_store_list(c->app->store, &query, &page, &err);
+    if (rc != RF_OK) {
+        rf_answer_failed(c, rc, NULL, &err);
+        return;
+    }
+    struct rf_out t = {0};
+    rf_json_open(&t, NULL, '{');
+    rf_json_str(&t, "object", "list");
+    rf_json_open(&t, "data", '[');
+    for (int i = 0; i < page->n_jobs; i++)
+        rf_video_json(&t, NULL, page->jobs[i]);
+    rf_json_close(&t, ']');
+    rf_json_str(&t, "first_id", page->n_jobs ? page->jobs[0]->id : NULL);
+    rf_json_str(&t, "last_id", page->n_jobs ? page->jobs[page->n_jobs - 1]->id : NULL);
+    rf_json_bool(&t, "has_more", page->has_more);
+    rf_json_close(&t, '}');
+    answer_json(c, &t);
+}
+
+static void list_offloaded(void *call)
+{
+    answer_list(call);
+    rf_call_resume(call, NULL);
+}
+
+void rf_videos_list(struct rf_call *c)
+{
+    /* A search by text may walk all jobs, a long page builds megabytes: neither belongs on an event loop. */
+    int64_t limit = 0;
+    bool slow = rf_params_get(&c->query, "q") != NULL ||
+                rf_params_int(&c->query, "limit", 0, 1000, 20, &limit, NULL) != RF_OK || limit > 50;
+    if (slow)
+        rf_call_offload(c, list_offloaded);
+    else
+        answer_list(c);
+}
+
+/* ---- steering ---- */
+
+static void after_steering(struct rf_call *c)
+{
+    if (rf_call_op_ok(c, c->state))
+        answer_video(c);
+}
+
+static void steer(struct rf_call *c, enum rf_op_kind kind, int priority)
+{
+    struct rf_op *op = rf_call_new_op(c, kind);
+    op->u.job.id = c->param[0];
+    op->u.job.priority = priority;
+    rf_call_post(c, op, after_steering);
+}
+
+void rf_videos_cancel(struct rf_call *c)
+{
+    steer(c, RF_OP_CANCEL, 0);
+}
+
+void rf_videos_retry(struct rf_call *c)
+{
+    steer(c, RF_OP_RETRY, 0);
+}
+
+void rf_videos_priority(struct rf_call *c)
+{
+    cJSON *json = rf_call_json(c, 4096, false);
+    if (json == NULL)
+        return;
+    const struct rf_field_info *field = &rf_request_fields[RF_FIELD_PRIORITY];
+    const cJSON *priority = cJSON_GetObjectItemCaseSensitive(json, "priority");
+    double value = cJSON_IsNumber(priority) ? priority->valuedouble : field->min - 1;
+    int n_keys = cJSON_GetArraySize(json);
+    cJSON_Delete(json);
+    if (n_keys != 1 || value < field->min || value > field->max || value != (int)value) {
+        rf_answer_error(c, 400, "priority", "invalid", "'priority' must be a whole number from %g to %g, and the only field",
+                        field->min, field->max);
+        return;
+    }
+    steer(c, RF_OP_PRIORITY, (int)value);
+}
+
+static void after_delete(struct rf_call *c)
+{
+    if (!rf_call_op_ok(c, c->state))
+        return;
+    struct rf_out t = {0};
+    rf_json_open(&t, NULL, '{');
+    rf_json_str(&t, "id", c->param[0]);
+    rf_json_str(&t, "object", "video.deleted");
+    rf_json_bool(&t, "deleted", true);
+    rf_json_close(&t, '}');
+    answer_json(c, &t);
+}
+
+void rf_videos_delete(struct rf_call *c)
+{
+    struct rf_op *op = rf_call_new_op(c, RF_OP_DELETE);
+    op->u.job.id = c->param[0];
+    rf_call_post(c, op, after_delete);
+}
