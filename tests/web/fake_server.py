@@ -17,6 +17,7 @@ import queue
 import random
 import re
 import socketserver
+import sys
 import threading
 import time
 import urllib.parse
@@ -290,6 +291,10 @@ def public(job):
 class ThreadingServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, *_):
+        if not isinstance(sys.exc_info()[1], ConnectionError):     # a page that was left; anything else is a bug here
+            super().handle_error(*_)
 
 
 class FakeHandler(http.server.BaseHTTPRequestHandler):

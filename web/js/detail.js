@@ -47,7 +47,9 @@ export function shut() {
   if (dialog.open) dialog.close();
 }
 
+/* Closes at once; the address follows, which browsers do later. */
 function leave() {
+  shut();
   if (cameFromInside) history.back();
   else location.hash = '#/';
 }
@@ -122,7 +124,7 @@ function side(v, state) {
     icon('save'), v.size_bytes ? `Download ${bytes(v.size_bytes)}` : 'Download'));
   if (state === 'failed' || state === 'cancelled')
     actions.append(h('button', {type: 'button', class: 'primary', onclick: () => retry(v.id)}, icon('again'), 'Retry'));
-  actions.append(h('button', {type: 'button', class: 'quiet', onclick: () => (leave(), setTimeout(useAgain, 60, v))}, 'Use again'));
+  actions.append(h('button', {type: 'button', class: 'quiet', onclick: () => (leave(), useAgain(v))}, 'Use again'));
   if (isFinished(v)) actions.append(h('button', {type: 'button', class: 'quiet', onclick: () => (leave(), removeLater(v.id))},
     icon('bin'), 'Delete'));
   else actions.append(cancelButton(v.id));

@@ -1,0 +1,484 @@
+"""What is being made, when mine is done, and what happens when things go wrong.
+SPDX-License-Identifier: Apache-2.0
+"""
+import json
+import time
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from fake_server import scene_full
+
+MARKUP = "<img src=x onerror=document.title='owned'><b>bold</b> &amp; \u202e \"quotes\""
+
+
+def start(page, **fields):
+    """One job in progress, some way in."""
+    job = page.farm.add(**fields)
+    page.farm.tick(0)
+    page.farm.tick(9)
+    return job
+
+
+# ---- the first view ----
+
+def test_first_view_is_under_60_kilobytes_and_asks_nobody_else(page):
+    page.open()
+    page.one("#welcome")
+    entries = page.js("""return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+        .map(e => ({name: e.name, bytes: e.transferSize}))""")
+    assert all(e["name"].startswith(page.farm.url) for e in entries), entries
+    total = sum(e["bytes"] for e in entries)
+    assert 10_000 < total < 60_000, (total, entries)
+
+
+def test_page_breaks_no_content_policy_in_any_view(page):
+    scene_full(page.farm)
+    page.open()
+    page.one("#grid .tile")
+    job = next(j["id"] for j in page.farm.jobs.values() if j["state"] == "completed")
+    page.open(f"/#/{job}")
+    page.one("#job .timeline")
+    page.open("/#/farm")
+    page.one(".worker")       # the fixture reads the console, where violations are written
+
+
+# ---- now ----
+
+def test_running_job_shows_its_true_stages_step_and_worker(page):
+    start(page, prompt="a red circle", num_frames=161)
+    page.open()
+    page.says("#now .doing", "Segment 1 of 2 · low noise, step 1 of 2")
+    page.says("#now .who", "on attic-cpu0")
+    page.says("#now .left", "left")
+    cells = page.js("""return [...document.querySelectorAll('#now .run')].map(run => [...run.children].map(c =>
+        [c.className.replace('cell st-', ''), Number(c.style.getPropertyValue('--done'))]))""")
+    assert [len(run) for run in cells] == [6, 6]
+    assert cells[0][:2] == [["text", 1], ["high_noise", 1]]
+    assert 0 < cells[0][2][1] < 1 and cells[0][3] == ["decode", 0]
+    assert all(done == 0 for _, done in cells[1])
+
+
+def test_a_16_fps_job_has_no_interpolation_in_its_bar(page):
+    start(page, prompt="a red circle", fps=16)
+    page.open()
+    page.one("#now .stages")
+    assert page.js("return document.querySelectorAll('#now .st-interpolate').length") == 0
+
+
+def test_preview_of_the_running_job_is_shown(page):
+    start(page, prompt="a red circle")
+    page.open()
+    page.until(lambda: page.js("return document.querySelector('#now .frame img')?.naturalWidth > 0"))
+
+
+def test_finished_job_appears_among_the_done_by_itself(page):
+    job = start(page, prompt="a patient circle")
+    page.open()
+    page.says("#now", "a patient circle")
+    page.farm.complete(job)
+    page.says("#grid", "a patient circle")
+    page.until(lambda: not page.all("#now"))
+
+
+def test_without_events_the_page_polls(page):
+    page.expected.append("v1/events - Failed to load resource")
+    page.farm.events = False
+    job = start(page, prompt="a patient circle")
+    page.open()
+    page.says("#now", "a patient circle")
+    page.farm.complete(job)
+    page.says("#grid", "a patient circle")
+    assert len(page.asked("GET", "/v1/events")) == 1
+
+
+def test_cancelled_job_can_be_undone(page):
+    job = start(page, prompt="a red circle")
+    page.open()
+    page.button("Cancel", "#now").click()
+    page.says("#now .doing", "Cancelled")
+    page.button("Undo", "#now").click()
+    page.says("#now .doing", "noise")
+    page.button("Cancel", "#now")
+    assert not page.asked("POST", "/cancel") and page.farm.jobs[job]["state"] == "in_progress"
+
+
+def test_cancel_is_sent_when_nobody_undid_it(page):
+    job = start(page, prompt="a red circle")
+    page.open()
+    begun = time.monotonic()
+    page.button("Cancel", "#now").click()
+    page.until(lambda: page.farm.jobs[job]["state"] == "cancelled")
+    assert 4.5 < time.monotonic() - begun < 10
+    page.until(lambda: not page.all("#now"))
+    page.says("#grid", "a red circle")
+
+
+def test_leaving_the_page_sends_the_cancel_at_once(page):
+    job = start(page, prompt="a red circle")
+    page.open()
+    page.button("Cancel", "#now").click()
+    page.browser.get("about:blank")
+    begun = time.monotonic()
+    page.until(lambda: page.farm.jobs[job]["state"] == "cancelled")
+    assert time.monotonic() - begun < 3
+
+
+# ---- waiting ----
+
+def test_waiting_jobs_stand_in_order_with_their_expected_start(page):
+    page.farm.workers = page.farm.workers[:1]
+    for name in ("first", "second", "third"):
+        page.farm.add(f"{name} in line")
+    page.open()
+    page.says("#waiting", "third in line")
+    rows = [row.text.split("\n") for row in page.all("#waiting-list li")]
+    assert [row[:2] for row in rows] == [["1", "first in line"], ["2", "second in line"], ["3", "third in line"]]
+    assert "starts in about" in rows[2][2]
+
+
+def test_a_job_can_be_made_the_next_one(page):
+    for name in ("first", "second", "third"):
+        page.farm.add(f"{name} in line")
+    page.open()
+    page.until(lambda: len(page.all("#waiting-list .front")) == 3)
+    page.all("#waiting-list .front")[2].click()
+    page.until(lambda: page.all("#waiting-list .title")[0].text == "third in line")
+    assert json.loads(page.asked("POST", "/priority")[0]) == {"priority": 1}
+
+
+def test_alt_and_arrow_move_a_waiting_job(page):
+    for name in ("first", "second"):
+        page.farm.add(f"{name} in line")
+    page.open()
+    page.until(lambda: len(page.all("#waiting-list .title")) == 2)
+    page.js("document.querySelectorAll('#waiting-list .title')[1].focus()")
+    page.press(Keys.ALT, Keys.ARROW_UP)
+    page.until(lambda: page.all("#waiting-list .title")[0].text == "second in line")
+
+
+def test_pause_is_a_state_that_shows_and_ends(page):
+    page.farm.add("patience")
+    page.open()
+    page.button("Pause").click()
+    page.says("#held", "The queue is paused")
+    page.says("#pulse", "paused")
+    page.says("#waiting-list", "on hold")
+    assert page.farm.paused
+    page.button("Resume").click()
+    page.until(lambda: not page.all("#held"))
+    assert not page.farm.paused
+
+
+# ---- done ----
+
+def test_failed_job_says_why_and_can_be_retried(page):
+    job = page.farm.add("too large", state="failed", age=100)
+    page.open()
+    page.says("#grid", "The worker ran out of memory")
+    page.open(f"/#/{job}")
+    page.says("#job .stage-empty", "36.5 GiB")
+    page.says("#job .stage-empty", "Retry with fewer frames or a smaller size")
+    page.says("#job .attempts", "attic-cpu1")
+    page.until(lambda: page.js("return document.querySelectorAll('#job .st-failed').length") == 3)
+    page.button("Retry", "#job").click()
+    page.says("#job .state", "Waiting")
+    assert page.farm.jobs[job]["state"] == "queued"
+
+
+def test_poster_plays_while_pointed_at_and_stops_after(page):
+    page.farm.add("a red circle", state="completed", age=100)
+    page.open()
+    tile = page.one("#grid .tile")
+    ActionChains(page.browser).move_to_element(tile).perform()
+    page.until(lambda: page.js("return document.querySelector('.tile video')?.currentTime > 0"))
+    ActionChains(page.browser).move_to_element(page.one(".brand")).perform()
+    page.until(lambda: page.js("return !document.querySelector('.tile video')"))
+
+
+def test_reduced_motion_leaves_posters_still(page):
+    page.farm.add("a red circle", state="completed", age=100)
+    page.media(prefers_reduced_motion="reduce")
+    page.open()
+    ActionChains(page.browser).move_to_element(page.one("#grid .tile")).perform()
+    page.js("document.querySelector('.tile-link').focus()")
+    assert page.js("return document.querySelector('.tile video')") is None
+
+
+def test_search_and_state_narrow_the_done(page):
+    page.farm.add("a red circle", state="completed", age=300)
+    page.farm.add("a blue square", state="completed", age=200)
+    page.farm.add("a red failure", state="failed", age=100)
+    page.open()
+    page.until(lambda: len(page.all("#grid .tile")) == 3)
+    page.one("#done-search").send_keys("red")
+    page.until(lambda: len(page.all("#grid .tile")) == 2)
+    page.js("document.querySelector('[name=done-state][value=failed]').click()")
+    page.until(lambda: [t.text for t in page.all("#grid .tile .title")] == ["a red failure"])
+    page.one("#done-search").send_keys("xyz")
+    page.says("#done-end", "No failed video says “redxyz”")
+
+
+def test_ten_thousand_jobs_keep_the_document_small_and_scrolling_smooth(page):
+    for i in range(10_000):
+        page.farm.add(f"number {i}", age=20_000 - i)
+        job = page.farm.jobs[f"video_01jd{i + 1:022d}"]
+        job.update(state="completed", status="completed", started_at=job["created_at"], finished_at=job["created_at"] + 9,
+                   completed_at=job["created_at"] + 9)
+        page.farm.listeners.clear()
+    page.open()
+    page.one("#grid .tile")
+    frames = page.browser.execute_async_script("""
+        const done = arguments[0], end = performance.now() + 3000, times = [];
+        let last = performance.now();
+        requestAnimationFrame(function step(now) {
+          times.push(now - last);
+          last = now;
+          scrollBy(0, 400);
+          now < end ? requestAnimationFrame(step) : done(times.sort((a, b) => a - b));
+        });""")
+    # 16.7 ms on a free machine; the bound leaves room for a busy one and none for work that grows with the list.
+    assert frames[len(frames) // 2] < 60, frames[-10:]
+    page.js("document.documentElement.style.scrollBehavior = 'auto'")
+    page.until(lambda: page.js("scrollTo(0, 1e9); return document.querySelector('#done-end').textContent")
+               == "That is all: 10,000 videos.")
+    page.until(lambda: "number 0" in [t.text for t in page.all("#grid .tile .title")])
+    assert page.js("return document.querySelectorAll('#grid .tile').length") < 120
+
+
+# ---- a job's own view ----
+
+def test_job_view_plays_steps_by_frame_and_loops(page):
+    job = page.farm.add("a red circle", state="completed", age=100)
+    page.open(f"/#/{job}")
+    video = "document.querySelector('#job video')"
+    page.until(lambda: page.js(f"return {video}?.currentTime > 0.1 && {video}.loop"))
+    page.one("#job .film").send_keys(Keys.HOME)
+    page.says("#job .where", "1 / 64")
+    page.one("#job .film").send_keys("..,.")
+    page.says("#job .where", "3 / 64")
+    page.button("Loop", "#job").click()
+    assert page.js(f"return {video}.loop") is False
+    link = page.one("#job a[download$='.mp4']")
+    assert link.get_attribute("href").endswith("/content?variant=video")
+
+
+def test_job_view_shows_the_timeline_with_numbers_and_csv(page):
+    job = page.farm.add("a red circle", state="completed", age=100, num_frames=161)
+    page.open(f"/#/{job}")
+    page.one("#job .timeline")
+    rows = [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in page.all("#job table tr")]
+    assert rows[0] == ["Seconds", "text", "high noise", "low noise", "decode", "interpolate", "encode", "upload", "assemble",
+                       "all"]
+    assert [row[0] for row in rows[1:]] == ["Segment 1", "Segment 2", "Join", "Together"]
+    assert rows[1][2] == "6.40" and rows[4][-1] == "44.92"
+    slots = page.js("""return [...document.querySelectorAll('#job .slot')].map(s =>
+        [s.style.getPropertyValue('--x'), s.style.getPropertyValue('--w')].map(parseFloat))""")
+    assert len(slots) == 2 * 9 + 1 and all(0 <= x and x + w <= 100.01 for x, w in slots)
+    assert page.one("#job a[download$='.csv']").get_attribute("href").endswith(f"{job}/timings?format=csv")
+
+
+def test_use_again_fills_the_form_from_an_old_job(page):
+    job = page.farm.add("a purple circle shrinks", state="completed", age=100, num_frames=49, seed=99, size="128x192")
+    page.open(f"/#/{job}")
+    page.button("Use again", "#job").click()
+    page.until(lambda: page.one("#prompt").get_attribute("value") == "a purple circle shrinks")
+    values = page.js("const f = document.querySelector('#compose').elements; return [f.size.value, f.frames.value, f.seed.value]")
+    assert values == ["128x192", "49", "99"]
+    assert not page.all("#job")
+
+
+def test_deleted_video_can_be_undone(page):
+    job = page.farm.add("a red circle", state="completed", age=100)
+    page.open()
+    page.one("#grid .tile-link").click()
+    page.button("Delete", "#job").click()
+    page.until(lambda: not page.all("#grid .tile"))
+    page.button("Undo", "#toasts").click()
+    page.one("#grid .tile")
+    assert job in page.farm.jobs and not page.asked("DELETE", ".")
+
+
+def test_notes_of_the_model_are_shown(page):
+    job = page.farm.add("a castle", state="completed", age=100, notes=["'castle' was not understood."])
+    page.open(f"/#/{job}")
+    page.says("#job .note", "'castle' was not understood.")
+
+
+def test_address_of_a_video_that_is_gone_says_so(page):
+    page.expected.append("status of 404")
+    page.open("/#/video_01jd0000000000000000009999")
+    page.says("#job", "This video does not exist (any more)")
+
+
+# ---- hostile text, bad days ----
+
+def test_prompt_with_markup_is_shown_as_text(page):
+    page.expected.append("status of 404")
+    page.farm.add(MARKUP, state="completed", age=50, notes=[MARKUP])
+    page.farm.add(MARKUP)
+    failed = page.farm.add(MARKUP, state="failed", age=60)
+    page.farm.fail(failed, code="<b>", message=MARKUP)
+    start(page, prompt=MARKUP)
+    page.open()
+    page.until(lambda: page.text("#now .title") == page.text("#grid .title") != "")
+    assert "<b>bold</b>" in page.text("#now .title")
+    page.open(f"/#/{failed}")
+    page.says("#job .message", "<b>bold</b>")
+    page.open("/#/farm")
+    page.says(".worker .last-error", "<b>bold</b>")
+    assert not page.js("return [...document.querySelectorAll('b, img[src=x]')].some(e => ['', 'bold'].includes(e.innerText))")
+    assert "owned" not in page.browser.title
+
+
+def test_page_survives_the_loss_of_the_server(page):
+    page.expected.append("Failed to load resource|ERR_")
+    start(page, prompt="a red circle")
+    page.farm.add("patience")
+    page.open()
+    page.says("#now", "a red circle")
+    page.type_prompt("half a thought")
+    before = page.one("#now").rect
+    page.farm.down = True
+    page.says("#link", "The farm is out of reach")
+    page.button("Make video").click()
+    page.says("#compose-error", "your text is safe here")
+    assert page.one("#prompt").get_attribute("value") == "half a thought"
+    assert page.text("#now .title") == "a red circle" and page.one("#now").rect["height"] == before["height"]
+    page.farm.down = False
+    page.button("Try now").click()
+    page.until(lambda: not page.all("#link"))
+    page.button("Make video").click()
+    page.says("#waiting-list", "half a thought")
+
+
+def test_a_refused_click_says_so_and_changes_nothing(page):
+    page.expected.append("status of 507")
+    job = page.farm.add("too large", state="failed", age=100)
+    page.farm.refuse.append(("POST", "/retry", 507, {"error": {"message": "2 GiB are left.", "type": "x", "param": None, "code": "x"}}))
+    page.open()
+    page.button("Retry", "#grid").click()
+    page.says("#toasts", "disk is full. 2 GiB are left.")
+    assert page.farm.jobs[job]["state"] == "failed" and page.all("#grid .tile")
+
+
+# ---- farm ----
+
+def test_farm_page_shows_workers_their_task_and_last_error(page):
+    scene_full(page.farm)
+    page.farm.workers[1]["state"] = "lost"
+    page.open("/#/farm")
+    page.until(lambda: len(page.all(".worker")) == 2)
+    assert "AMD EPYC 9654" in page.text("#workers") and "25 GiB" in page.text("#workers")
+    page.says("#workers", "Last error")
+    page.says(".worker:nth-child(2) .badge", "lost")
+    page.says(".worker:nth-child(1) .task", "noise")
+    page.says("#version", "0.1.0")
+    page.button("Drain").click()
+    page.says(".worker:nth-child(1) .badge", "draining")
+
+
+# ---- for everyone ----
+
+def test_everything_is_reached_by_keyboard_with_visible_focus_and_a_name(page):
+    page.farm.workers = page.farm.workers[:1]
+    start(page, prompt="running", priority=9)
+    page.farm.add("in line")
+    page.farm.add("last in line")
+    page.farm.add("done", state="completed", age=100)
+    page.farm.add("broken", state="failed", age=200)
+    page.farm.paused = True
+    page.open()
+    page.until(lambda: len(page.all("#grid .tile")) == 2 and page.all("#now") and page.all("#waiting"))
+    page.js("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
+    seen = []
+    for _ in range(60):
+        page.press(Keys.TAB)
+        here = page.js("""
+            const e = document.activeElement;
+            if (e === document.body) return null;
+            const shown = [e, e.nextElementSibling, e.closest('.compose'), e.querySelector('.poster')].filter(Boolean).some(n => {
+              const s = getComputedStyle(n);
+              return (s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2) || s.boxShadow.includes('0px 0px 0px');
+            });
+            const name = e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.title;
+            return [e.tagName.toLowerCase() + (e.id ? '#' + e.id : ''), (name || '').trim(), shown];""")
+        if here is None:
+            break
+        seen.append(here)
+    assert all(name for _, name, _ in seen), seen
+    assert all(shown for _, _, shown in seen), [s for s in seen if not s[2]]
+    names = [name for _, name, _ in seen]
+    for wanted in ("Skip to the prompt", "Videos", "Farm", "Prompt", "Size", "Roll a seed", "More", "running", "Cancel", "Resume",
+                   "in line", "Make next", "done", "Retry", "Search prompts"):
+        assert any(wanted in name for name in names), (wanted, names)
+
+
+def test_a_video_opens_and_closes_by_keyboard_and_gives_the_focus_back(page):
+    page.farm.add("done", state="completed", age=100)
+    page.open()
+    page.one("#grid .tile")
+    page.js("document.querySelector('.tile-link').focus()")
+    page.press(Keys.ENTER)
+    page.one("#job .film")
+    page.until(lambda: page.js("return document.querySelector('#job').contains(document.activeElement)"))
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.all("#job"))
+    page.until(lambda: page.js("return document.activeElement.className") == "tile-link")
+
+
+CONTRAST = """
+const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+function rgba(colour) {
+  paint.clearRect(0, 0, 1, 1);
+  paint.fillStyle = colour;
+  paint.fillRect(0, 0, 1, 1);
+  return [...paint.getImageData(0, 0, 1, 1).data].map((x, i) => i < 3 ? x : x / 255);
+}
+const light = c => c.slice(0, 3).map(x => x / 255).map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4)
+  .reduce((sum, x, i) => sum + x * [.2126, .7152, .0722][i], 0);
+function ground(el) {
+  for (let e = el; e; e = e.parentElement) {
+    const style = getComputedStyle(e), c = rgba(style.backgroundColor);
+    if (style.backgroundImage !== 'none') return null;
+    if (c[3] > .98) return c;
+  }
+  return rgba(getComputedStyle(document.documentElement).backgroundColor);
+}
+const bad = [];
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let n; n = walk.nextNode();) {
+  const el = n.parentElement;
+  if (!n.data.trim() || !el.checkVisibility({opacityProperty: true}) || el.closest('button:disabled, .leaving, .length, noscript')) continue;
+  const back = ground(el), style = getComputedStyle(el);
+  if (!back) continue;
+  const [a, b] = [light(rgba(style.color)), light(back)].sort((x, y) => y - x);
+  const ratio = (a + .05) / (b + .05);
+  if (ratio < 4.5) bad.push([ratio.toFixed(2), el.className || el.tagName, n.data.trim().slice(0, 40)]);
+}
+return bad;
+"""
+
+
+def test_text_has_aa_contrast_in_light_and_dark(page):
+    scene_full(page.farm)
+    page.farm.paused = True
+    jobs = [next(j["id"] for j in page.farm.jobs.values() if j["state"] == s) for s in ("completed", "failed")]
+    for scheme in ("light", "dark"):
+        page.media(prefers_color_scheme=scheme)
+        for path, ready in [("/", "#grid .tile"), ("/#/farm", ".worker"), *((f"/#/{j}", "#job .timeline") for j in jobs)]:
+            page.open(path)
+            page.browser.refresh()      # a hash alone loads nothing
+            page.one(ready)
+            assert page.js(CONTRAST) == [], (scheme, path)
+
+
+def test_phone_scrolls_in_one_direction_only(page):
+    scene_full(page.farm)
+    page.width(360)
+    job = next(j["id"] for j in page.farm.jobs.values() if j["state"] == "completed")
+    for path, ready in [("/", "#grid .tile"), ("/#/farm", ".worker"), (f"/#/{job}", "#job .timeline")]:
+        page.open(path)
+        page.one(ready)
+        wide = page.js("return [document.documentElement.scrollWidth, document.querySelector('#job').scrollWidth, innerWidth]")
+        assert max(wide[:2]) <= wide[2], (path, wide)
