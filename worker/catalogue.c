@@ -282,6 +282,8 @@ static enum rf_code unknown_lora(const struct rf_catalogue_model *m, const char 
 
 static void put_lora(struct rf_model_files *files, const struct rf_pair *lora, double strength)
 {
+    if (strength == 0)
+        return; /* how a request says: not even the default one */
     if (lora->high != NULL)
         files->lora_high[files->n_lora_high++] = (struct rf_lora_file){lora->high, (float)strength};
     if (lora->low != NULL)
@@ -300,9 +302,9 @@ enum rf_code rf_catalogue_files(const struct rf_catalogue_model *m, bool from_im
     struct rf_model_files files = {
         .high = experts->high, .low = experts->low, .text_encoder = m->text_encoder, .vae = m->vae};
     int by_default = from_image ? m->default_lora_image : m->default_lora_text;
-    if (loras == NULL && by_default >= 0)
+    if (n_loras == 0 && by_default >= 0)
         put_lora(&files, &m->loras[by_default].files, 1);
-    for (int i = 0; loras != NULL && i < n_loras; i++) {
+    for (int i = 0; i < n_loras; i++) {
         int at = find_lora(m, loras[i].name);
         if (at < 0)
             return unknown_lora(m, loras[i].name, err);

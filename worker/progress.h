@@ -8,7 +8,7 @@
 
 #include "schema/wire.h"
 
-/* The parts of a task, in the order they run and in the order of rf_stage_names. */
+/* The parts of a task, in the order they run. Their names are the wire's. */
 enum rf_part {
     RF_PART_LOAD, RF_PART_TEXT, RF_PART_ENCODE_IMAGE, RF_PART_HIGH_NOISE, RF_PART_LOW_NOISE, RF_PART_DECODE,
     RF_PART_INTERPOLATE, RF_PART_ENCODE, RF_PART_UPLOAD, RF_PART_ASSEMBLE, RF_PART_COUNT

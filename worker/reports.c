@@ -100,13 +100,15 @@ static bool beat_once(struct rf_reporter *r, const struct rf_wire_heartbeat *bea
         if (*n_failed > 0)
             rf_log(RF_LOG_INFO, "heartbeat", RF_OK, "the server is back after %d failed tries", *n_failed);
         *n_failed = 0;
-        if (answer.cancel)
-            give_up(r, RF_STOP_CANCELLED);
-        return !answer.cancel;
+        if (!answer.cancel)
+            return true;
+        give_up(r, RF_STOP_CANCELLED);
+        rf_log(RF_LOG_INFO, "heartbeat", RF_OK, "cancelled; stopping within one step");
+        return false;
     case RF_ERR_CONFLICT:
     case RF_ERR_NOT_FOUND:
-        rf_log(RF_LOG_WARN, "heartbeat", rc, "the task is not ours any more: %s", err.msg);
         give_up(r, RF_STOP_LOST);
+        rf_log(RF_LOG_WARN, "heartbeat", rc, "the task is not ours any more: %s", err.msg);
         return false;
     case RF_ERR_CANCELLED: return false;
     case RF_ERR_INVALID:
