@@ -51,10 +51,28 @@ uint8_t *test_read_file(const char *path, size_t *ret_n)
     return bytes;
 }
 
+/* Smooth noise on a lattice: it never repeats, as a regular pattern would to the delight of no block matcher. */
+static double lattice(int x, int y, int c)
+{
+    uint32_t h = (uint32_t)x * 2654435761u ^ (uint32_t)y * 2246822519u ^ (uint32_t)c * 3266489917u;
+    h = (h ^ h >> 15) * 2246822519u;
+    h = (h ^ h >> 13) * 3266489917u;
+    return (h ^ h >> 16) / 4294967296.0 - 0.5;
+}
+
+static double noise(double x, double y, int c)
+{
+    double x0 = floor(x), y0 = floor(y), u = x - x0, v = y - y0;
+    int i = (int)x0, j = (int)y0;
+    u = u * u * (3 - 2 * u);
+    v = v * v * (3 - 2 * v);
+    return (1 - v) * ((1 - u) * lattice(i, j, c) + u * lattice(i + 1, j, c)) +
+           v * ((1 - u) * lattice(i, j + 1, c) + u * lattice(i + 1, j + 1, c));
+}
+
 static double ground(double x, double y, int c)
 {
-    return 120 + 45 * sin(0.21 * x + 0.6 * c) * cos(0.17 * y) + 40 * sin(0.05 * (x + 2 * y) + c) +
-           20 * cos(0.37 * y - 0.11 * x);
+    return 125 + 110 * noise(x / 25, y / 25, c) + 80 * noise(x / 6, y / 6, 3) + 30 * noise(x / 6, y / 6, 4 + c);
 }
 
 void test_scene(uint8_t *rgb, int width, int height, double t, double dx, double dy)

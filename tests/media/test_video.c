@@ -201,7 +201,7 @@ static void joined_segments_are_one_clip(void **state)
         struct rf_video_info info;
         assert_int_equal(rf_video_probe(out, &info, NULL), RF_OK);
         assert_int_equal(info.n_frames, totals[n_files - 1]);
-        for (int i = 0; i < info.n_frames; i++)for (int i = 0; i < info.n_frames; i++)
+        for (int i = 0; i < info.n_frames; i++)
             assert_true(frame_psnr(out, i, i) > 30);
     }
 }

@@ -54,7 +54,8 @@ static enum rf_code decode_frame(const struct rf_image_head *head, AVFrame **ret
     if (decoder == NULL || packet == NULL || frame == NULL)
         return rf_fail(err, RF_ERR_NO_MEMORY, "no memory for a decoder");
     decoder->thread_count = 1;
-    decoder->max_pixels = (int64_t)head->width * head->height; /* it may not find more than we did */
+    /* It may not find more than we did, but for the border that it adds to its buffers. */
+    decoder->max_pixels = (int64_t)(head->width + 128) * (head->height + 128);
     decoder->err_recognition = AV_EF_EXPLODE;
     int ret = avcodec_open2(decoder, codec, NULL);
     packet->data = head->bytes; /* borrowed, not counted: freeing the packet leaves it */
@@ -67,7 +68,7 @@ static enum rf_code decode_frame(const struct rf_image_head *head, AVFrame **ret
     if (ret >= 0)
         ret = avcodec_receive_frame(decoder, frame);
     if (ret < 0)
-        return rf_av_fail(err, ret == AVERROR(EINVAL) ? AVERROR_INVALIDDATA : ret, "the image is damaged");
+        return rf_av_fail(err, ret == AVERROR(ENOMEM) ? ret : AVERROR_INVALIDDATA, "the image is damaged");
     if (frame->width != head->width || frame->height != head->height || frame->decode_error_flags != 0 ||
         frame->flags & AV_FRAME_FLAG_CORRUPT)
         return rf_fail(err, RF_ERR_FORMAT, "the image is damaged: only a part of it could be decoded");
