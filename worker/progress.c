@@ -8,16 +8,16 @@ static const char *const part_names[] = {"load",   "text",        "encode_image"
                                          "decode", "interpolate", "encode",       "upload",     "assemble"};
 _Static_assert(RF_COUNT_OF(part_names) == RF_PART_COUNT, "a part has no name");
 
-/* Rough ratios of a two-core CPU with the small model; only their proportions matter, and only for one task. */
-const struct rf_pace rf_pace_guess = {.seconds = {[RF_PART_LOAD] = 0.5,
-                                                  [RF_PART_TEXT] = 0.1,
-                                                  [RF_PART_ENCODE_IMAGE] = 1.5,
-                                                  [RF_PART_HIGH_NOISE] = 2.5,
-                                                  [RF_PART_LOW_NOISE] = 2.5,
-                                                  [RF_PART_DECODE] = 3,
-                                                  [RF_PART_INTERPOLATE] = 1.5,
-                                                  [RF_PART_ENCODE] = 0.3,
-                                                  [RF_PART_UPLOAD] = 0.05,
+/* Two CPU cores with the small model, 81 frames of 192x128; only the proportions matter, and only for one task. */
+const struct rf_pace rf_pace_guess = {.seconds = {[RF_PART_LOAD] = 0.4,
+                                                  [RF_PART_TEXT] = 0.02,
+                                                  [RF_PART_ENCODE_IMAGE] = 1.2,
+                                                  [RF_PART_HIGH_NOISE] = 0.92,
+                                                  [RF_PART_LOW_NOISE] = 0.92,
+                                                  [RF_PART_DECODE] = 5.7,
+                                                  [RF_PART_INTERPOLATE] = 0.46,
+                                                  [RF_PART_ENCODE] = 0.15,
+                                                  [RF_PART_UPLOAD] = 0.01,
                                                   [RF_PART_ASSEMBLE] = 0.05}};
 
 const char *rf_part_name(enum rf_part part)
