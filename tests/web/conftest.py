@@ -68,8 +68,8 @@ class Page:
     def text(self, css):
         return self.js("const e = document.querySelector(arguments[0]); return e && e.checkVisibility() ? e.innerText : ''", css)
 
-    def until(self, condition, what="a condition"):
-        end = time.monotonic() + PATIENCE_S
+    def until(self, condition, what="a condition", patience_s=PATIENCE_S):
+        end = time.monotonic() + patience_s
         while True:
             try:
                 if value := condition():
@@ -77,7 +77,7 @@ class Page:
             except Exception as problem:  # elements go stale while the page lives; the next look finds the new ones
                 if "stale" not in str(problem).lower() and "no longer attached" not in str(problem):
                     raise
-            assert time.monotonic() < end, f"waited {PATIENCE_S} s for {what}"
+            assert time.monotonic() < end, f"waited {patience_s} s for {what}"
             threading.Event().wait(0.02)
 
     def says(self, css, words):

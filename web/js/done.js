@@ -11,6 +11,7 @@ import {isPending, later, say, undo} from './undo.js';
 
 const PAGE = 60, TILE_MIN = 210, GAP = 16, CAPTION = 62, MARGIN_SCREENS = 1.5;
 const grid = $('#grid'), list = $('#grid ol'), calm = matchMedia('(prefers-reduced-motion: reduce)');
+const arrivals = []; // finished while a page was being fetched
 let items = [], cursor = null, more = true, busy = false, generation = 0, loaded = false, problem = null;
 const filter = {status: '', q: ''};
 
@@ -36,10 +37,12 @@ async function loadMore() {
     if (!loaded) learnFrom(page.data);
     loaded = true;
   } catch (e) {
+    /* The job that the last page ended with is deleted: go on behind the one before it. */
+    if (e.status === 404 && cursor) cursor = items.findLast(v => v.id !== cursor)?.id ?? null;
     problem = e;
   } finally {
     if (mine === generation) busy = false;
-    updateDone();
+    take(arrivals.splice(0));
   }
 }
 
@@ -54,6 +57,8 @@ const matches = v => (!filter.status || stateOf(v) === filter.status)
 /* Newly finished: into its place by age, unless that lies beyond what has been loaded. Ids sort by age. */
 function take(videos) {
   learnFrom(videos);
+  /* The page that is on its way may have been read before this job ended: wait for it. */
+  if (busy) return void arrivals.push(...videos);
   for (const v of videos) {
     items = items.filter(j => j.id !== v.id);
     if (!matches(v)) continue;

@@ -70,6 +70,7 @@ function takeQueue(queue) {
 
 /* ---- asking ---- */
 
+let endedBefore = null; // how many jobs had ended when last asked
 let wake = () => {}, hurried = false, eventsOpen = false, failures = 0, lastRefresh = 0;
 
 /* Something changed: ask soon, but not more than about once a second. */
@@ -85,14 +86,22 @@ async function refresh() {
     api.queue(),
   ]);
   const seen = new Set([...running.data, ...waiting.data].map(v => v.id));
-  const gone = farm.running.filter(v => !seen.has(v.id));
+  const before = farm.waiting.length < WAITING_PAGE ? [...farm.running, ...farm.waiting] : farm.running;
+  const gone = before.filter(v => !seen.has(v.id));
+  const ended = FINISHED.reduce((sum, state) => sum + (queue.jobs?.[state] ?? 0), 0);
+  const more = ended !== endedBefore && endedBefore !== null;
+  endedBefore = ended;
   farm.running = running.data.sort(byStart);
   farm.waiting = waiting.data.sort(byPosition);
   takeQueue(queue);
   farm.ready = true;
   if (!farm.models.length) farm.models = (await api.models()).data;
   changed();
-  return gone;
+  /* Their last word (completed or failed, with what) is not in these lists any more; some came and went unseen. */
+  const last = await Promise.all(gone.slice(0, 20).map(v => api.one(v.id).catch(() => null)));
+  if (more) last.push(...(await api.list({status: FINISHED.join(','), limit: 20})).data);
+  const finished = last.filter(v => v && isFinished(v));
+  if (finished.length) for (const fn of listeners.finished) fn(finished);
 }
 
 export async function start() {
@@ -103,11 +112,7 @@ export async function start() {
     hurried = false;
     let delay;
     try {
-      const gone = await refresh();
-      /* Their last word (failed or completed, with what) is not in these lists any more. */
-      const last = await Promise.all(gone.slice(0, 20).map(v => api.one(v.id).catch(() => null)));
-      const finished = last.filter(v => v && isFinished(v));
-      if (finished.length) for (const fn of listeners.finished) fn(finished);
+      await refresh();
       setLink(true, 0);
       failures = 0;
       delay = document.hidden ? POLL_HIDDEN_MS : eventsOpen ? POLL_WITH_EVENTS_MS : POLL_MS;
