@@ -175,7 +175,7 @@ static void number_of_threads_does_not_change_a_bit(void **state)
 }
 
 /* Chunks are ten intervals. The frames around a seam, cut out as a clip of their own with no seam inside, must come out as
- * they do across two chunks, and as near to the truth. */
+ * they do across two chunks, and as near to the truth. Fails with a WARM_UP of 0 or 1. */
 static void seams_between_chunks_are_invisible(void **state)
 {
     RF_AUTO(clip_finish) struct clip c = make_clip(31, 192, 128, 5, 3);
@@ -188,7 +188,7 @@ static void seams_between_chunks_are_invisible(void **state)
         for (int i = seam - 2; i < seam + 2; i++) {
             const uint8_t *across = frame(&whole, 2 * i + 1), *within = frame(&alone, 2 * (i - seam + 7) + 1);
             const uint8_t *truth = c.truth + (size_t)(2 * i + 1) * c.frame_bytes;
-            assert_true(test_psnr(across, within, c.frame_bytes) > 46); /* measured 53; without warm-up 41 */
+            assert_true(test_psnr(across, within, c.frame_bytes) > 46); /* measured 53 */
             assert_true(fabs(test_psnr(across, truth, c.frame_bytes) - test_psnr(within, truth, c.frame_bytes)) < 0.3);
         }
     }
