@@ -8,7 +8,7 @@
  *
  * Reading. rf_store_get() and friends use a pool of read-only connections and see the last commit; any thread.
  *
- * Memory. Unfinished jobs are also kept in memory in the order they will be handed out (server/sched.h), rebuilt from disk
+ * Memory. Unfinished jobs are also kept in memory in the order they will be handed out (server/schedule.h), rebuilt from disk
  * at start: handing out a task costs O(log n) and finished jobs cost nothing. Counts are kept, never counted.
  *
  * A job's tasks are a chain, so a job needs one number to say how far it is: every task before `task` is done, every one

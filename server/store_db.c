@@ -14,7 +14,7 @@
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
-    "leased_ms, started_ms"
+    "leased_ms"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
 
 static const char *const sql_texts[SQL_COUNT] = {
@@ -24,8 +24,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_INSERT_JOB] = "INSERT INTO jobs (row, tail, state, priority, user, model, request, width, height, n_frames, fps, "
         "n_steps, max_segment_frames, has_image, n_tasks, created_ms, remixed_from) "
         "VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    [SQL_INSERT_FILE] = "INSERT INTO files (job, name, disk_name, size_bytes, sha256, content_type, created_ms, job_id) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [SQL_INSERT_FILE] = "INSERT INTO files (job, name, disk_name, size_bytes, sha256, content_type, created_ms, job_id, "
+        "lease) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [SQL_KEY_FIND] = "SELECT k.fingerprint, j.row, j.tail FROM idempotency AS k JOIN jobs AS j ON j.row = k.job WHERE k.key = ?1",
     [SQL_KEY_PUT] = "INSERT OR REPLACE INTO idempotency (key, fingerprint, job, created_ms) VALUES (?1, ?2, ?3, ?4)",
     [SQL_KEY_SWEEP] = "DELETE FROM idempotency WHERE created_ms < ?1",
@@ -49,7 +49,7 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_GONE_NAME] = "UPDATE files SET gone_ms = ?2 WHERE job = ?1 AND gone_ms IS NULL AND name = ?3",
     [SQL_GONE_SCRATCH] = "UPDATE files SET gone_ms = ?2 WHERE job = ?1 AND gone_ms IS NULL AND "
         "(name GLOB 'segment-*' OR name GLOB 'last-*' OR name GLOB 'preview-*')",
-    [SQL_FILE_THERE] = "SELECT 1 FROM files WHERE job = ?1 AND name = ?2 AND gone_ms IS NULL",
+    [SQL_FILE_THERE] = "SELECT 1 FROM files WHERE job = ?1 AND name = ?2 AND lease = ?3 AND gone_ms IS NULL",
     [SQL_LOAD_ONE] = "SELECT " LIVE_COLUMNS " FROM jobs WHERE row = ?1",
     [SQL_LOAD_ALL] = "SELECT " LIVE_COLUMNS " FROM jobs WHERE state IN (0, 1)",
     [SQL_JOB_STATE] = "SELECT tail, state FROM jobs WHERE row = ?1",
@@ -294,7 +294,7 @@ static const char *text_at(sqlite3_stmt *stmt, int column)
     return (const char *)sqlite3_column_text(stmt, column);
 }
 
-/* A row of LIVE_COLUMNS. `fresh_lease_ms` is the deadline of a lease found. */
+/* A row of LIVE_COLUMNS. A lease found gets a fresh deadline: its holder could not reach us. */
 static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
 {
     struct rf_live_job *job = rf_new(struct rf_live_job);
@@ -302,7 +302,7 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     int c = 0;
     job->row = sqlite3_column_int64(q, c++);
     job->tail = (uint64_t)sqlite3_column_int64(q, c++);
-    c++; /* state follows from the rest */
+    job->begun = sqlite3_column_int(q, c++) == RF_JOB_IN_PROGRESS;
     job->priority = sqlite3_column_int(q, c++);
     user = text_at(q, c++);
     model = text_at(q, c++);
@@ -324,7 +324,6 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     int64_t lease = sqlite3_column_int64(q, c++);
     const char *worker = text_at(q, c++);
     int64_t leased_ms = sqlite3_column_int64(q, c++);
-    job->begun = sqlite3_column_type(q, c++) != SQLITE_NULL;
     rf_sched_add(s->sched, job, user, model, hash, precision);
     if (lease != 0) {
         struct rf_run *run = rf_new(struct rf_run);

@@ -5,13 +5,15 @@
  *     store_job.c     submit, cancel, delete, retry, priority
  *     store_task.c    claim, heartbeat, complete, fail, release, expiry
  *     store_worker.c  register, leave, drain, parked claims, pause, tick
- *     store_read.c    jobs as snapshots, lists, files, timings
+ *     store_model.c   what is known of models; the lists of workers and models
+ *     store_read.c    connections for reading; one job as a snapshot
+ *     store_list.c    pages of jobs, files, timings, backup
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_SERVER_STORE_PRIVATE_H
 #define RF_SERVER_STORE_PRIVATE_H
 
 #include "server/id.h"
-#include "server/sched.h"
+#include "server/schedule.h"
 #include "server/store.h"
 #include "server/writer.h"
 
@@ -49,6 +51,7 @@ struct rf_store {
     struct rf_err sql_err;
     int64_t next_lease, lease_ceiling;
     int64_t clock_last_ms, clock_skew_ms; /* see rf_store_clock() */
+    int64_t wall_ms;                /* now_ms of the latest op: a parked claim's own is old when its turn comes */
     int64_t next_sweep_ms;
     struct rf_op *answered, **answered_last;
     struct rf_event *events;
@@ -141,6 +144,7 @@ struct rf_op *rf_unpark_worker(struct rf_store *s, struct rf_live_worker *w);
 /* The texts that the writer needs, made on the poster's thread; and their end. */
 void rf_job_prepare(struct rf_op *op);
 void rf_task_prepare(struct rf_op *op);
+void rf_worker_prepare(struct rf_op *op);
 void rf_op_unprepare(struct rf_op *op);
 
 /* Hands `job` to `w` in op->u.claim.lease. */
@@ -156,6 +160,7 @@ bool rf_task_end_lease(struct rf_store *s, struct rf_live_job *job, const struct
 bool rf_task_retry_or_fail(struct rf_store *s, struct rf_live_job *job, const struct rf_ending *end, bool retryable,
                            const char *worker_id, const char *worker_name, int64_t now_ms);
 bool rf_task_release(struct rf_store *s, struct rf_live_job *job, int64_t now_ms);
+bool rf_file_insert(struct rf_store *s, int64_t row, const char *job_id, int64_t lease, const struct rf_file *file);
 /* Ends the job in `state` and forgets it. `job` is gone afterwards. */
 bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_state state, const char *result,
                    const char *error_code, const char *error_message, int64_t now_ms);
@@ -163,6 +168,7 @@ bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_stat
 struct rf_live_worker *rf_worker_touch(struct rf_store *s, const char *id, int64_t now_ms);
 
 void rf_readers_close(struct rf_store *s);
-enum rf_code rf_model_learn(struct rf_store *s, const struct rf_wire_model *model);
+/* Keeps the newest of each name in memory. */
+void rf_model_learn(struct rf_store *s, const struct rf_wire_model *model);
 
 #endif

@@ -70,6 +70,7 @@ CREATE VIEW timings AS
 CREATE TABLE files (
   row          INTEGER PRIMARY KEY,
   job          INTEGER NOT NULL,
+  lease        INTEGER NOT NULL,             -- under which it came; 0: from the user
   name         TEXT    NOT NULL,
   disk_name    TEXT    NOT NULL,
   size_bytes   INTEGER NOT NULL,

@@ -1,8 +1,8 @@
-/* What sched.c and sched_worker.c share. SPDX-License-Identifier: Apache-2.0 */
+/* What schedule.c and schedule_worker.c share. SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_SERVER_SCHED_PRIVATE_H
 #define RF_SERVER_SCHED_PRIVATE_H
 
-#include "server/sched.h"
+#include "server/schedule.h"
 
 #define RF_SHARE_SLOTS 1024
 #define RF_WORKER_SLOTS 4096

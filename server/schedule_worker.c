@@ -1,5 +1,5 @@
 /* Workers in memory, and which lanes they can serve. SPDX-License-Identifier: Apache-2.0 */
-#include "server/sched_private.h"
+#include "server/schedule_private.h"
 
 #include <string.h>
 

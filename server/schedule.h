@@ -52,7 +52,7 @@ struct rf_live_job {
     int64_t due_ms;              /* end of the backoff, or of the lease */
     int priority, task, n_tasks, attempts, n_no_memory;
     int width, height, n_frames, fps, n_steps, max_segment_frames;
-    bool has_image, begun;       /* begun: was leased before; goes ahead of its user's new ones */
+    bool has_image, begun;       /* begun: in_progress; goes ahead of its user's queued ones */
     char *avoid;                 /* worker id or NULL */
     struct rf_run *run;          /* NULL unless leased */
     struct rf_share *share;

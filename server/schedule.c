@@ -1,7 +1,7 @@
-/* The order of work; sched.h explains it. Buckets are treaps (balanced by chance, no rebalancing to get wrong) that know
- * their subtree sizes, because people ask "how many are ahead of me?". Workers are in sched_worker.c.
+/* The order of work; schedule.h explains it. Buckets are treaps (balanced by chance, no rebalancing to get wrong) that know
+ * their subtree sizes, because people ask "how many are ahead of me?". Workers are in schedule_worker.c.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "server/sched_private.h"
+#include "server/schedule_private.h"
 
 #include <string.h>
 

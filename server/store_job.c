@@ -1,0 +1,302 @@
+/* What people do to jobs: submit, cancel, delete, retry, move. SPDX-License-Identifier: Apache-2.0 */
+#include "server/store_private.h"
+
+#include <string.h>
+
+void rf_job_prepare(struct rf_op *op)
+{
+    for (int i = 0; op->kind == RF_OP_SUBMIT && i < op->u.submit.n_jobs; i++) {
+        free(op->u.submit.jobs[i].prepared_);
+        op->u.submit.jobs[i].prepared_ = rf_request_to_text(op->u.submit.jobs[i].request);
+    }
+}
+
+/* ---- submit ---- */
+
+/* Looks the key up. True: the job is answered by it, one way or the other. */
+static bool replay(struct rf_store *s, struct rf_submit *job)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_KEY_FIND);
+    rf_bind_text(q, 1, job->key);
+    bool known = rf_sql_row(s, q);
+    if (known && (sqlite3_column_bytes(q, 0) != 32 || memcmp(sqlite3_column_blob(q, 0), job->fingerprint, 32) != 0)) {
+        job->code = rf_fail(&job->err, RF_ERR_CONFLICT, "this Idempotency-Key was used for a different request");
+    } else if (known) {
+        rf_id_format((struct rf_id){sqlite3_column_int64(q, 1), (uint64_t)sqlite3_column_int64(q, 2)}, job->id);
+        job->replayed = true;
+    }
+    sqlite3_reset(q);
+    return known;
+}
+
+static bool insert_key(struct rf_store *s, const struct rf_submit *job, int64_t row, int64_t now_ms)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_KEY_PUT);
+    rf_bind_text(q, 1, job->key);
+    sqlite3_bind_blob(q, 2, job->fingerprint, 32, SQLITE_STATIC);
+    sqlite3_bind_int64(q, 3, row);
+    sqlite3_bind_int64(q, 4, now_ms);
+    return rf_sql_run(s, q);
+}
+
+bool rf_file_insert(struct rf_store *s, int64_t row, const char *job_id, int64_t lease, const struct rf_file *file)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_INSERT_FILE);
+    sqlite3_bind_int64(q, 1, row);
+    rf_bind_text(q, 2, file->name);
+    rf_bind_text(q, 3, file->disk_name);
+    sqlite3_bind_int64(q, 4, file->size_bytes);
+    rf_bind_text(q, 5, file->sha256);
+    rf_bind_text(q, 6, file->content_type);
+    sqlite3_bind_int64(q, 7, file->created_ms);
+    rf_bind_text(q, 8, job_id);
+    sqlite3_bind_int64(q, 9, lease);
+    return rf_sql_run(s, q);
+}
+
+static bool insert_job(struct rf_store *s, const struct rf_submit *job, struct rf_id id, int n_tasks, int64_t now_ms)
+{
+    const struct rf_request *r = job->request;
+    sqlite3_stmt *q = rf_sql(s, SQL_INSERT_JOB);
+    int i = 1;
+    sqlite3_bind_int64(q, i++, id.row);
+    sqlite3_bind_int64(q, i++, (int64_t)id.tail);
+    sqlite3_bind_int(q, i++, r->priority);
+    rf_bind_text(q, i++, r->user);
+    rf_bind_text(q, i++, r->model);
+    rf_bind_text(q, i++, job->prepared_);
+    sqlite3_bind_int(q, i++, r->width);
+    sqlite3_bind_int(q, i++, r->height);
+    sqlite3_bind_int(q, i++, r->n_frames);
+    sqlite3_bind_int(q, i++, r->fps);
+    sqlite3_bind_int(q, i++, r->n_steps);
+    sqlite3_bind_int(q, i++, r->max_segment_frames);
+    sqlite3_bind_int(q, i++, job->input != NULL);
+    sqlite3_bind_int(q, i++, n_tasks);
+    sqlite3_bind_int64(q, i++, now_ms);
+    rf_bind_text(q, i++, job->remixed_from);
+    return rf_sql_run(s, q);
+}
+
+static struct rf_live_job *live_job(const struct rf_submit *job, struct rf_id id, int n_tasks)
+{
+    const struct rf_request *r = job->request;
+    struct rf_live_job *live = rf_new(struct rf_live_job);
+    *live = (struct rf_live_job){.row = id.row, .tail = id.tail, .priority = r->priority, .n_tasks = n_tasks,
+                                 .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
+                                 .n_steps = r->n_steps, .max_segment_frames = r->max_segment_frames,
+                                 .has_image = job->input != NULL};
+    return live;
+}
+
+/* Checks and inserts one job. False: sql_failed. Whether it was added is in job->code and job->replayed. */
+static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_waiting, int64_t now_ms)
+{
+    struct rf_plan plan;
+    struct rf_id id;
+    job->code = RF_OK;
+    job->replayed = false;
+    if (job->key != NULL && replay(s, job))
+        return !s->sql_failed;
+    if (!rf_id_parse(job->id, &id))
+        job->code = rf_fail(&job->err, RF_ERR_INVALID, "'%.40s' is not an id of rf_store_new_id()", job->id);
+    else if (n_waiting >= s->config.max_unfinished)
+        job->code = rf_fail(&job->err, RF_ERR_LIMIT, "the queue is full: %lld jobs wait already; try later",
+                            (long long)n_waiting);
+    else
+        job->code = rf_request_plan(job->request, &plan, &job->err);
+    if (job->code != RF_OK)
+        return true;
+    if (!insert_job(s, job, id, plan.n_segments + 1, now_ms) ||
+        (job->input != NULL && !rf_file_insert(s, id.row, job->id, 0, job->input)) ||
+        (job->key != NULL && !insert_key(s, job, id.row, now_ms)))
+        return false;
+    return true;
+}
+
+/* The inserted ones enter memory, once all of the op is written. */
+static void enter_memory(struct rf_store *s, struct rf_submit *job, int64_t now_ms)
+{
+    struct rf_plan plan;
+    struct rf_id id;
+    if (job->code != RF_OK || job->replayed)
+        return;
+    RF_ASSERT(rf_id_parse(job->id, &id) && rf_request_plan(job->request, &plan, NULL) == RF_OK);
+    struct rf_live_job *live = live_job(job, id, plan.n_segments + 1);
+    rf_sched_add(s->sched, live, job->request->user, job->request->model, NULL, NULL);
+    rf_sched_make_ready(s->sched, live);
+    rf_store_count(s, RF_JOB_STATE_COUNT, RF_JOB_QUEUED);
+    rf_group_event(s, RF_EVENT_JOB_CREATED, job->id, now_ms);
+    s->fresh = true;
+}
+
+void rf_op_submit(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_submit *jobs = op->u.submit.jobs;
+    int n = op->u.submit.n_jobs, n_good = 0, n_new = 0, bad = -1;
+    bool atomic = op->u.submit.atomic && n > 1;
+    if (atomic && !rf_sql_run(s, rf_sql(s, SQL_SAVEPOINT)))
+        return;
+    for (int i = 0; i < n && !(atomic && bad >= 0); i++) {
+        if (!submit_one(s, &jobs[i], rf_sched_n_jobs(s->sched) + n_new, op->now_ms))
+            return;
+        n_good += jobs[i].code == RF_OK;
+        n_new += jobs[i].code == RF_OK && !jobs[i].replayed;
+        if (jobs[i].code != RF_OK && bad < 0)
+            bad = i;
+    }
+    if (bad >= 0 && (n_good == 0 || atomic))
+        op->code = rf_fail(&op->err, jobs[bad].code, "%s", jobs[bad].err.msg);
+    if (atomic && bad >= 0) {
+        if (!rf_sql_run(s, rf_sql(s, SQL_SAVEPOINT_UNDO)))
+            return;
+        for (int i = 0; i < n; i++)
+            if (i != bad)
+                jobs[i].code = rf_fail(&jobs[i].err, RF_ERR_CANCELLED, "not added, because of another line");
+    }
+    if (atomic && !rf_sql_run(s, rf_sql(s, SQL_SAVEPOINT_KEEP)))
+        return;
+    for (int i = 0; i < n; i++)
+        enter_memory(s, &jobs[i], op->now_ms);
+}
+
+/* ---- the others ---- */
+
+/* The job's live form, or its state when it is finished. RF_ERR_NOT_FOUND is filled into the op. */
+static bool find_job(struct rf_store *s, struct rf_op *op, struct rf_id *ret_id, struct rf_live_job **ret_live,
+                     enum rf_job_state *ret_state)
+{
+    *ret_live = NULL;
+    *ret_state = RF_JOB_STATE_COUNT;
+    if (rf_id_parse(op->u.job.id, ret_id)) {
+        *ret_live = rf_sched_find(s->sched, ret_id->row);
+        if (*ret_live != NULL && (*ret_live)->tail == ret_id->tail)
+            return true;
+        *ret_live = NULL;
+        sqlite3_stmt *q = rf_sql(s, SQL_JOB_STATE);
+        sqlite3_bind_int64(q, 1, ret_id->row);
+        if (rf_sql_row(s, q) && (uint64_t)sqlite3_column_int64(q, 0) == ret_id->tail)
+            *ret_state = (enum rf_job_state)sqlite3_column_int(q, 1);
+        sqlite3_reset(q);
+    }
+    if (*ret_state == RF_JOB_STATE_COUNT)
+        op->code = rf_fail(&op->err, RF_ERR_NOT_FOUND, "there is no job '%.40s'", op->u.job.id ? op->u.job.id : "");
+    return *ret_state != RF_JOB_STATE_COUNT;
+}
+
+bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_state state, const char *result,
+                   const char *error_code, const char *error_message, int64_t now_ms)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_FINISH);
+    sqlite3_bind_int64(q, 1, job->row);
+    sqlite3_bind_int(q, 2, (int)state);
+    sqlite3_bind_int64(q, 3, now_ms);
+    sqlite3_bind_int(q, 4, state == RF_JOB_COMPLETED ? job->n_tasks : job->task);
+    rf_bind_text(q, 5, result);
+    rf_bind_text(q, 6, error_code);
+    rf_bind_text(q, 7, error_message);
+    if (!rf_sql_run(s, q))
+        return false;
+    /* Segments of a failed or cancelled job stay until it is deleted: a retry goes on from them. */
+    if (state == RF_JOB_COMPLETED) {
+        q = rf_sql(s, SQL_GONE_SCRATCH);
+        sqlite3_bind_int64(q, 1, job->row);
+        sqlite3_bind_int64(q, 2, now_ms);
+        if (!rf_sql_run(s, q))
+            return false;
+    }
+    rf_store_count(s, job->begun ? RF_JOB_IN_PROGRESS : RF_JOB_QUEUED, state);
+    rf_group_job_event(s, RF_EVENT_JOB_FINISHED, job, now_ms);
+    rf_sched_remove(s->sched, job);
+    return true;
+}
+
+void rf_op_cancel(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_id id;
+    struct rf_live_job *job;
+    enum rf_job_state state;
+    if (!find_job(s, op, &id, &job, &state))
+        return;
+    if (job == NULL) {
+        if (state != RF_JOB_CANCELLED)
+            op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "too late to cancel: the job has %s", rf_job_state_name(state));
+        return;
+    }
+    struct rf_ending end = {.outcome = RF_OUTCOME_CANCELLED};
+    if (job->run != NULL && !rf_task_end_lease(s, job, &end, op->now_ms))
+        return;
+    rf_job_finish(s, job, RF_JOB_CANCELLED, NULL, "cancelled", "The job was cancelled.", op->now_ms);
+}
+
+void rf_op_delete(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_id id;
+    struct rf_live_job *job;
+    enum rf_job_state state;
+    if (!find_job(s, op, &id, &job, &state))
+        return;
+    struct rf_ending end = {.outcome = RF_OUTCOME_CANCELLED};
+    if (job != NULL && job->run != NULL && !rf_task_end_lease(s, job, &end, op->now_ms))
+        return;
+    static const enum rf_sql steps[] = {SQL_GONE_ALL, SQL_DELETE_ATTEMPTS, SQL_DELETE_JOB};
+    for (size_t i = 0; i < RF_COUNT_OF(steps); i++) {
+        sqlite3_stmt *q = rf_sql(s, steps[i]);
+        sqlite3_bind_int64(q, 1, id.row);
+        if (steps[i] == SQL_GONE_ALL)
+            sqlite3_bind_int64(q, 2, op->now_ms);
+        if (!rf_sql_run(s, q))
+            return;
+    }
+    rf_store_count(s, job == NULL ? state : job->begun ? RF_JOB_IN_PROGRESS : RF_JOB_QUEUED, RF_JOB_STATE_COUNT);
+    if (job != NULL)
+        rf_sched_remove(s->sched, job);
+    rf_group_event(s, RF_EVENT_JOB_DELETED, op->u.job.id, op->now_ms);
+}
+
+void rf_op_retry(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_id id;
+    struct rf_live_job *job;
+    enum rf_job_state state;
+    if (!find_job(s, op, &id, &job, &state))
+        return;
+    if (job != NULL || state == RF_JOB_COMPLETED) {
+        op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "only a failed or cancelled job can be tried again; this one %s",
+                           job != NULL ? "is not finished" : "has completed");
+        return;
+    }
+    sqlite3_stmt *q = rf_sql(s, SQL_RETRY);
+    sqlite3_bind_int64(q, 1, id.row);
+    if (!rf_sql_run(s, q) || !rf_db_load_one(s, id.row, op->now_ms))
+        return;
+    rf_store_count(s, state, RF_JOB_QUEUED);
+    rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
+    s->fresh = true;
+}
+
+void rf_op_priority(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_id id;
+    struct rf_live_job *job;
+    enum rf_job_state state;
+    const struct rf_field_info *f = &rf_request_fields[RF_FIELD_PRIORITY];
+    if (op->u.job.priority < f->min || op->u.job.priority > f->max) {
+        op->code = rf_fail(&op->err, RF_ERR_INVALID, "priority: %d is out of range; it must lie between %.0f and %.0f",
+                           op->u.job.priority, f->min, f->max);
+        return;
+    }
+    if (!find_job(s, op, &id, &job, &state))
+        return;
+    if (job == NULL) {
+        op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "the job has already %s", rf_job_state_name(state));
+        return;
+    }
+    sqlite3_stmt *q = rf_sql(s, SQL_PRIORITY);
+    sqlite3_bind_int64(q, 1, id.row);
+    sqlite3_bind_int(q, 2, op->u.job.priority);
+    if (!rf_sql_run(s, q))
+        return;
+    rf_sched_set_priority(s->sched, job, op->u.job.priority);
+    rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
+}

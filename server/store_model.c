@@ -1,0 +1,183 @@
+/* What is known of models and workers, as copies for whoever asks. SPDX-License-Identifier: Apache-2.0 */
+#include "server/store_private.h"
+
+#include <string.h>
+
+/* ---- models ---- */
+
+/* Through JSON, the one form that knows all fields. */
+static struct rf_known_model *copy_model(const struct rf_wire_model *model)
+{
+    struct rf_wire_register one = {.protocol = RF_PROTOCOL, .name = "x", .build = "", .host = "", .device_kind = "x",
+                                   .device_name = "", .precision = "", .models = (struct rf_wire_model *)model,
+                                   .n_models = 1};
+    RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_register_build(&one);
+    struct rf_wire_register *copy = NULL;
+    RF_ASSERT(rf_wire_register_read(json, &copy, NULL) == RF_OK);
+    struct rf_known_model *known = rf_new(struct rf_known_model);
+    known->model = copy->models[0];
+    copy->n_models = 0; /* its parts are ours now */
+    rf_wire_register_destroy(&copy);
+    return known;
+}
+
+void rf_known_model_destroy(struct rf_known_model **model)
+{
+    if (*model == NULL)
+        return;
+    struct rf_wire_register *owner = rf_new(struct rf_wire_register);
+    owner->models = rf_new(struct rf_wire_model);
+    owner->models[0] = (*model)->model;
+    owner->n_models = 1;
+    rf_wire_register_destroy(&owner);
+    free(*model);
+    *model = NULL;
+}
+
+void rf_model_learn(struct rf_store *s, const struct rf_wire_model *model)
+{
+    int i = 0;
+    while (i < s->n_models && strcmp(s->models[i]->model.name, model->name) != 0)
+        i++;
+    if (i == s->n_models) {
+        s->models = rf_realloc(s->models, (size_t)s->n_models + 1, sizeof(struct rf_known_model *));
+        s->models[s->n_models++] = NULL;
+    }
+    rf_known_model_destroy(&s->models[i]);
+    s->models[i] = copy_model(model);
+}
+
+static void count_alive(void *ctx, struct rf_live_worker *w)
+{
+    struct rf_store *s = ctx;
+    if (w->state != RF_WORKER_IDLE && w->state != RF_WORKER_DRAINING)
+        return;
+    for (int i = 0; i < s->n_models; i++)
+        for (int k = 0; k < w->reg->n_models; k++)
+            s->models[i]->n_alive += strcmp(s->models[i]->model.name, w->reg->models[k].name) == 0;
+}
+
+static void count_all_alive(struct rf_store *s)
+{
+    for (int i = 0; i < s->n_models; i++)
+        s->models[i]->n_alive = 0;
+    rf_sched_each_worker(s->sched, count_alive, s);
+}
+
+static struct rf_known_model *snapshot(const struct rf_known_model *known)
+{
+    struct rf_known_model *copy = copy_model(&known->model);
+    copy->n_alive = known->n_alive;
+    return copy;
+}
+
+enum rf_code rf_store_model(struct rf_store *s, const char *name, struct rf_known_model **ret_model, struct rf_err *err)
+{
+    const struct rf_known_model *found = NULL;
+    bool any = name == NULL || name[0] == '\0';
+    pthread_mutex_lock(&s->lock);
+    count_all_alive(s);
+    for (int i = 0; i < s->n_models; i++)
+        if (any ? found == NULL || (found->n_alive == 0 && s->models[i]->n_alive > 0)
+                : strcmp(s->models[i]->model.name, name) == 0)
+            found = s->models[i];
+    if (found != NULL)
+        *ret_model = snapshot(found);
+    pthread_mutex_unlock(&s->lock);
+    if (found == NULL)
+        return any ? rf_fail(err, RF_ERR_NOT_FOUND, "no worker has registered a model yet")
+                   : rf_fail(err, RF_ERR_NOT_FOUND, "no worker ever had a model '%.60s'", name);
+    return RF_OK;
+}
+
+void rf_store_models(struct rf_store *s, struct rf_known_model ***ret_models, int *ret_n)
+{
+    pthread_mutex_lock(&s->lock);
+    count_all_alive(s);
+    *ret_n = s->n_models;
+    *ret_models = rf_new_array(struct rf_known_model *, (size_t)s->n_models);
+    for (int i = 0; i < s->n_models; i++)
+        (*ret_models)[i] = snapshot(s->models[i]);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- workers ---- */
+
+struct collector {
+    struct rf_workers *out;
+    int capacity;
+};
+
+static void collect(void *ctx, struct rf_live_worker *w)
+{
+    struct collector *c = ctx;
+    struct rf_workers *out = c->out;
+    if (out->n_workers == c->capacity) {
+        c->capacity = c->capacity ? 2 * c->capacity : 16;
+        out->workers = rf_realloc(out->workers, (size_t)c->capacity, sizeof *out->workers);
+    }
+    struct rf_worker *r = &out->workers[out->n_workers++];
+    const struct rf_wire_register *reg = w->reg;
+    *r = (struct rf_worker){
+        .state = w->state == RF_WORKER_IDLE && w->n_held > 0 ? RF_WORKER_BUSY : w->state,
+        .name = rf_strdup(reg->name), .build = rf_strdup(reg->build), .host = rf_strdup(reg->host),
+        .device_kind = rf_strdup(reg->device_kind), .device_name = rf_strdup(reg->device_name),
+        .precision = rf_strdup(reg->precision), .pid = reg->pid, .memory_bytes = reg->memory_bytes,
+        .registered_ms = w->registered_ms, .seen_ms = w->seen_wall_ms, .n_done = w->n_done, .n_failed = w->n_failed};
+    memcpy(r->id, w->id, sizeof r->id);
+    memcpy(r->task_id, w->n_held > 0 ? w->task_id : "", w->n_held > 0 ? sizeof r->task_id : 1);
+    RF_AUTO(rf_json_destroy) cJSON *models = rf_wire_models_build(reg->models, reg->n_models);
+    r->models_text = cJSON_PrintUnformatted(models);
+}
+
+static int by_age(const void *a, const void *b)
+{
+    const struct rf_worker *x = a, *y = b;
+    return x->registered_ms != y->registered_ms ? (x->registered_ms > y->registered_ms ? 1 : -1) : strcmp(x->id, y->id);
+}
+
+void rf_store_workers(struct rf_store *s, struct rf_workers **ret_workers)
+{
+    struct collector c = {rf_new(struct rf_workers), 0};
+    pthread_mutex_lock(&s->lock);
+    rf_sched_each_worker(s->sched, collect, &c);
+    pthread_mutex_unlock(&s->lock);
+    if (c.out->n_workers > 0)
+        qsort(c.out->workers, (size_t)c.out->n_workers, sizeof c.out->workers[0], by_age);
+    *ret_workers = c.out;
+}
+
+void rf_workers_destroy(struct rf_workers **workers)
+{
+    struct rf_workers *w = *workers;
+    if (w == NULL)
+        return;
+    for (int i = 0; i < w->n_workers; i++) {
+        struct rf_worker *r = &w->workers[i];
+        char *texts[] = {r->name, r->build, r->host, r->device_kind, r->device_name, r->precision, r->models_text};
+        for (size_t k = 0; k < RF_COUNT_OF(texts); k++)
+            free(texts[k]);
+    }
+    free(w->workers);
+    free(w);
+    *workers = NULL;
+}
+
+/* ---- counts ---- */
+
+static void count_worker(void *ctx, struct rf_live_worker *w)
+{
+    struct rf_store_counts *counts = ctx;
+    counts->n_workers += w->state == RF_WORKER_IDLE || w->state == RF_WORKER_DRAINING;
+}
+
+void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts)
+{
+    *ret_counts = (struct rf_store_counts){0};
+    pthread_mutex_lock(&s->lock);
+    memcpy(ret_counts->jobs, s->n_jobs, sizeof ret_counts->jobs);
+    ret_counts->leased = rf_sched_n_leased(s->sched);
+    ret_counts->paused = s->paused;
+    rf_sched_each_worker(s->sched, count_worker, ret_counts);
+    pthread_mutex_unlock(&s->lock);
+}
