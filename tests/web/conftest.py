@@ -1,4 +1,4 @@
-"""Fixtures for the page's tests: one Chromium for all, a fresh farm (and so a fresh origin with empty storage) for each.
+"""Fixtures for the page's tests: one Chromium for all, a fresh farm (so a fresh origin with empty storage) for each.
 After every test the browser's console must be empty: that is where errors and violated content policies show.
 SPDX-License-Identifier: Apache-2.0
 """
@@ -66,7 +66,8 @@ class Page:
         return self.until(lambda: next(iter(self.all(css)), None), f"'{css}' to be seen")
 
     def text(self, css):
-        return self.js("const e = document.querySelector(arguments[0]); return e && e.checkVisibility() ? e.innerText : ''", css)
+        return self.js("""const e = document.querySelector(arguments[0]);
+                          return e && e.checkVisibility() ? e.innerText : '';""", css)
 
     def until(self, condition, what="a condition", patience_s=PATIENCE_S):
         end = time.monotonic() + patience_s
@@ -109,7 +110,8 @@ class Page:
             "width": pixels, "height": height, "deviceScaleFactor": 1, "mobile": pixels < 600})
 
     def complaints(self):
-        lines = [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        lines = [entry["message"] for entry in self.browser.get_log("browser")
+                 if entry["level"] in ("SEVERE", "WARNING")]
         return [line for line in lines if not any(re.search(p, line) for p in self.expected)]
 
 

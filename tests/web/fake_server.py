@@ -2,7 +2,7 @@
 """A farm made of pretence: speaks the user side of schema/api.md and serves web/, so that the page can be tested in
 states a real farm reaches only on bad days (lost server, dead workers, ten thousand jobs) and without rendering.
 
-In tests: `with FakeFarm() as farm: farm.url, farm.add(...), farm.requests`. By hand: fake_server.py --port 8099 --scene full
+In tests: `with FakeFarm() as farm: farm.url, farm.add(...), farm.requests`. By hand: fake_server.py --scene full
 Jobs move when tick() is called; the thread started by run() calls it with the wall clock times `speed`.
 SPDX-License-Identifier: Apache-2.0
 """
@@ -33,14 +33,14 @@ FINISHED = ("completed", "failed", "cancelled")
 STEP_SECONDS = {"text": 0.6, "high_noise": 6.4, "low_noise": 6.4, "decode": 5.1, "interpolate": 2.8, "encode": 0.9,
                 "upload": 0.2}
 MODEL = {
-    "id": "demo", "object": "model", "name": "demo", "title": "Coloured shapes", "takes_text": True, "takes_image": True,
-    "max_segment_frames": 81, "sizes": ["192x128", "128x192", "128x128"],
+    "id": "demo", "object": "model", "name": "demo", "title": "Coloured shapes", "takes_text": True,
+    "takes_image": True, "max_segment_frames": 81, "sizes": ["192x128", "128x192", "128x128"],
     "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
                  "guidance_scale": 1.0},
     "loras": ["demo_4steps"], "vocabulary": ["red", "blue", "circle", "square", "moves", "turns"],
     "examples": ["a red circle moves left over a blue background", "a yellow triangle turns on a green ground",
                  "a small white square grows in front of a purple wall"],
-    "note": "A small model that draws coloured shapes that move, grow and turn. Other prompts give a video too, of shapes."}
+    "note": "A small model that draws coloured shapes that move, grow and turn. Other prompts give shapes too."}
 
 
 class Refusal(Exception):
@@ -72,7 +72,8 @@ class FakeFarm:
         self.serial = 0
         self.offset = 0.0                   # seconds the farm's clock is ahead, so that tests need not wait
         self.timings = {}
-        self.workers = [{"id": f"worker_{i}", "object": "worker", "name": f"attic-cpu{i}", "host": "attic", "build": "0.1.0",
+        self.workers = [{"id": f"worker_{i}", "object": "worker", "name": f"attic-cpu{i}", "host": "attic",
+                         "build": "0.1.0",
                          "device": {"kind": "cpu", "name": "AMD EPYC 9654, 2 threads", "memory_bytes": 25 * 2**30,
                                     "precision": "f32"},
                          "pid": 4200 + i, "models": [MODEL], "state": "idle", "task_id": None, "tasks_done": 0,
@@ -169,7 +170,8 @@ class FakeFarm:
         for stage, seconds in STEP_SECONDS.items():
             if stage == "interpolate" and job["fps"] == 16:
                 continue
-            n = {"high_noise": job["switch_step"], "low_noise": job["num_inference_steps"] - job["switch_step"]}.get(stage)
+            high = job["switch_step"]
+            n = {"high_noise": high, "low_noise": job["num_inference_steps"] - high}.get(stage)
             for step in range(n or 1):
                 yield stage, step if n else None, n, seconds * scale / (n or 1)
 
@@ -194,12 +196,14 @@ class FakeFarm:
                     self.timings[job["id"]] = timings
                     return part
                 timings.append({"task": segment["index"], "attempt": max(1, segment["attempt"]), "worker": worker,
-                                "outcome": "done", "stage": stage, "step": step, "started_at_ms": int(begun + clock * 1000),
+                                "outcome": "done", "stage": stage, "step": step,
+                                "started_at_ms": int(begun + clock * 1000),
                                 "seconds": round(took, 3)})
                 job["stage_durations"][stage] = round(job["stage_durations"].get(stage, 0) + took, 3)
                 clock += took
             segment.update(state="done", stage=None, step=0, steps=0, fraction=1.0, worker=worker)
-        timings.append({"task": len(job["segments"]), "attempt": 1, "worker": "attic-cpu0", "outcome": "done", "stage": "assemble", "step": None,
+        timings.append({"task": len(job["segments"]), "attempt": 1, "worker": "attic-cpu0", "outcome": "done",
+                        "stage": "assemble", "step": None,
                         "started_at_ms": int(begun + clock * 1000), "seconds": 0.12})
         job["stage_durations"].update(queue=max(0.0, job["started_at"] - job["created_at"]), assemble=0.12)
         self.timings[job["id"]] = timings
@@ -219,7 +223,8 @@ class FakeFarm:
         with self.lock:
             job = self.jobs[job_id]
             at = (job["started_at"] or int(self.now()))
-            job["attempts"] = [{"task": 0, "attempt": i + 1, "outcome": "failed", "worker": f"attic-cpu{i % 2}", "code": code,
+            job["attempts"] = [{"task": 0, "attempt": i + 1, "outcome": "failed", "worker": f"attic-cpu{i % 2}",
+                                "code": code,
                                 "message": message, "started_at": at + 20 * i, "ended_at": at + 20 * i + 9}
                                for i in range(3)]
             job["segments"][0].update(state="failed", attempt=3)
@@ -260,7 +265,8 @@ class FakeFarm:
                               seen_at=int(self.now()), task_id=job and job["id"] + ".0")
 
     def order(self):
-        return sorted((j for j in self.jobs.values() if j["state"] == "queued"), key=lambda j: (-j["priority"], j["id"]))
+        waiting = [j for j in self.jobs.values() if j["state"] == "queued"]
+        return sorted(waiting, key=lambda j: (-j["priority"], j["id"]))
 
     def renumber(self):
         start = self.now() + 8
@@ -281,7 +287,8 @@ class FakeFarm:
     def queue_json(self):
         states = [j["state"] for j in self.jobs.values()]
         return {"object": "queue", "paused": self.paused, "tasks_leased": states.count("in_progress"),
-                "workers": len(self.workers), "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
+                "workers": len(self.workers),
+                "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
 
 
 def public(job):
@@ -534,7 +541,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
 def scene_full(farm):
     """Something of everything, for looking at the page."""
     random.seed(7)
-    prompts = ["a red circle moves left over a blue background", "a yellow triangle turns slowly on a dark green ground",
+    prompts = ["a red circle moves left over a blue background",
+               "a yellow triangle turns slowly on a dark green ground",
                "a blue square rises in front of a pale wall", "an orange ball grows until it fills the purple room",
                "a green box slides to the right through black night"]
     for i in range(23):
@@ -547,12 +555,14 @@ def scene_full(farm):
         if i == 17:
             farm.add("a purple circle shrinks", state="cancelled", age=3700)
         if i == 20:
-            farm.add("two white squares turn over an orange ground, very large", state="failed", age=2700, size="832x1216")
+            farm.add("two white squares turn over an orange ground, very large", state="failed", age=2700,
+                     size="832x1216")
     farm.add("a cyan circle moves in a figure of eight over a black background", num_frames=241)
     farm.add("a red square turns while a grey ground gets lighter")
-    for i, prompt in enumerate(["a green triangle moves up over a white background", "a small pink circle grows on a brown wall",
-                                "a black square turns on a yellow background and then comes to rest in the middle of it",
-                                "a white circle moves right over a red background"]):
+    waiting = ["a green triangle moves up over a white background", "a small pink circle grows on a brown wall",
+               "a black square turns on a yellow background and then comes to rest in the middle of it",
+               "a white circle moves right over a red background"]
+    for i, prompt in enumerate(waiting):
         farm.add(prompt, num_frames=[81, 161, 81, 49][i], priority=5 if i == 0 else 0)
     farm.tick(1.0)
     farm.tick(27.0)

@@ -44,8 +44,8 @@ def draw(size, ground, shape, colour, motion, t):
         turn = 2 * math.pi * t
     n = {"circle": 64, "triangle": 3, "square": 4}[shape]
     start = {"circle": 0, "triangle": -math.pi / 2, "square": math.pi / 4}[shape]
-    points = [(x + r * math.cos(start + turn + 2 * math.pi * i / n), y + r * math.sin(start + turn + 2 * math.pi * i / n))
-              for i in range(n)]
+    angles = [start + turn + 2 * math.pi * i / n for i in range(n)]
+    points = [(x + r * math.cos(a), y + r * math.sin(a)) for a in angles]
     ramp.polygon(points, fill=colour)
     return image.filter(ImageFilter.GaussianBlur(1)).resize(size, Image.LANCZOS)
 

@@ -17,7 +17,8 @@ int main(void)
                     return 1;
                 printf("plan %d %d %d %d", n, fps, max_lengths[m], plan.n_frames_out);
                 for (int i = 0; i < plan.n_segments; i++)
-                    printf(" %d:%d:%d", plan.segment[i].n_frames, plan.segment[i].first_frame, plan.segment[i].n_frames_out);
+                    printf(" %d:%d:%d", plan.segment[i].n_frames, plan.segment[i].first_frame,
+                           plan.segment[i].n_frames_out);
                 putchar('\n');
             }
     for (int i = 0; i <= 400; i++)

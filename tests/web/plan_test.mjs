@@ -21,7 +21,8 @@ assert.equal(framesForSeconds(0), 5);
 assert.equal(framesForSeconds(9999), 4801);
 assert.equal(nearestFrames(83), 85);
 assert.equal(nearestFrames(NaN), 81);
-for (const bad of [[80, 32], [1, 32], [4805, 32], [81, 24], [81, 32, 80], ['81', 32]]) assert.throws(() => makePlan(...bad), RangeError);
+for (const bad of [[80, 32], [1, 32], [4805, 32], [81, 24], [81, 32, 80], ['81', 32]])
+  assert.throws(() => makePlan(...bad), RangeError);
 
 let held = 0;
 if (process.argv[2]) {
@@ -34,7 +35,8 @@ if (process.argv[2]) {
       const [n, fps, most, out, ...segments] = fields;
       const plan = makePlan(Number(n), Number(fps), Number(most));
       assert.equal(plan.nFramesOut, Number(out), line);
-      assert.equal(plan.segments.map(s => `${s.nFrames}:${s.firstFrame}:${s.nFramesOut}`).join(' '), segments.join(' '), line);
+      const made = plan.segments.map(s => `${s.nFrames}:${s.firstFrame}:${s.nFramesOut}`);
+      assert.equal(made.join(' '), segments.join(' '), line);
     }
     held++;
   }

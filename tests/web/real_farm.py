@@ -15,9 +15,9 @@ import urllib.request
 CLIPS = pathlib.Path(__file__).resolve().parent / "clips"
 MODEL = {"name": "demo", "title": "Coloured shapes", "hash": "ab" * 32, "takes_text": True, "takes_image": True,
          "max_segment_frames": 81, "sizes": ["192x128", "128x192"],
-         "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
-                      "guidance_scale": 1.0},
-         "loras": ["demo_4steps"], "examples": ["a red circle moves left over a blue background"], "vocabulary": ["red"],
+         "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, 
+                      "flow_shift": 5.0, "guidance_scale": 1.0},
+         "loras": ["demo_4steps"], "examples": ["a red circle moves left"], "vocabulary": ["red"],
          "note": "Draws coloured shapes."}
 STAGES = [("text", None), ("high_noise", 0), ("high_noise", 1), ("low_noise", 0), ("low_noise", 1), ("decode", None),
           ("interpolate", None), ("encode", None)]
@@ -29,7 +29,9 @@ class RealFarm:
         self.log = folder / "server.log"
         folder.mkdir(exist_ok=True)
         self.out = open(self.log, "wb")
-        self.process = subprocess.Popen(command + (["--web", str(web)] if web else []), stdout=self.out, stderr=self.out)
+        if web:
+            command += ["--web", str(web)]
+        self.process = subprocess.Popen(command, stdout=self.out, stderr=self.out)
         self.url = self.wait_for_address()
         self.requests = []                  # as FakeFarm has them; the real one keeps no such list
         self.worker_id = None
@@ -54,7 +56,9 @@ class RealFarm:
 
     def call(self, method, path, body=None, headers=()):
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        kind = {} if body is None else {"Content-Type": "application/octet-stream" if raw is body else "application/json"}
+        kind = {}
+        if body is not None:
+            kind["Content-Type"] = "application/octet-stream" if raw is body else "application/json"
         request = urllib.request.Request(self.url + path, raw, {**kind, **dict(headers)}, method=method)
         with urllib.request.urlopen(request, timeout=40) as answer:
             text = answer.read()
@@ -86,7 +90,8 @@ class RealFarm:
         if task["kind"] == "segment":
             index = task["segment"]["index"]
             for i, (stage, step) in enumerate(STAGES):
-                beat = {**who, "stage": stage, "step": step or 0, "steps": 2 if step is not None else 0, "fraction": i / 8}
+                steps = 2 if step is not None else 0
+                beat = {**who, "stage": stage, "step": step or 0, "steps": steps, "fraction": i / 8}
                 while True:
                     if self.call("POST", base + "/heartbeat", beat)["cancel"]:
                         return
@@ -97,7 +102,8 @@ class RealFarm:
             if index + 1 < task["segment"]["count"]:
                 self.put(base, task, f"last-{index}.png", "blue.webp")
         else:
-            for name, clip in [("video.mp4", "blue.mp4"), ("thumbnail.webp", "blue.webp"), ("spritesheet.webp", "blue-sheet.webp")]:
+            for name, clip in [("video.mp4", "blue.mp4"), ("thumbnail.webp", "blue.webp"),
+                               ("spritesheet.webp", "blue-sheet.webp")]:
                 self.put(base, task, name, clip)
             timings.append({"stage": "assemble", "step": None, "started_at_ms": now_ms, "seconds": 0.1})
         frames = task["request"]["num_frames"]

@@ -45,15 +45,15 @@ def test_every_setting_is_sent_under_its_wire_name(page):
     set_value(page, "#seed", "77")
     Select(page.one("[name=priority]")).select_by_visible_text("High")
     page.button("More").click()
-    for name, value in [("num_inference_steps", "8"), ("switch_step", "3"), ("flow_shift", "4.5"), ("guidance_scale", "2"),
-                        ("guidance_scale_2", "3.5"), ("negative_prompt", "blur")]:
+    for name, value in [("num_inference_steps", "8"), ("switch_step", "3"), ("flow_shift", "4.5"),
+                        ("guidance_scale", "2"), ("guidance_scale_2", "3.5"), ("negative_prompt", "blur")]:
         set_value(page, f"[name={name}]", value)
     set_value(page, "[data-lora=demo_4steps]", "0.8")
     page.button("Make video").click()
     page.until(lambda: submitted(page))
     assert submitted(page) == [{
-        "prompt": "a white triangle rises", "model": "demo", "size": "128x192", "num_frames": 161, "fps": 16, "seed": 77,
-        "priority": 10, "num_inference_steps": 8, "switch_step": 3, "flow_shift": 4.5, "guidance_scale": 2,
+        "prompt": "a white triangle rises", "model": "demo", "size": "128x192", "num_frames": 161, "fps": 16,
+        "seed": 77, "priority": 10, "num_inference_steps": 8, "switch_step": 3, "flow_shift": 4.5, "guidance_scale": 2,
         "guidance_scale_2": 3.5, "negative_prompt": "blur", "loras": [{"name": "demo_4steps", "strength": 0.8}]}]
 
 
@@ -164,7 +164,8 @@ def test_pasted_image_becomes_the_start_image(page):
     page.js("""
         const done = new DataTransfer();
         done.items.add(new File([new Uint8Array([137, 80, 78, 71])], 'p.png', {type: 'image/png'}));
-        document.activeElement.dispatchEvent(new ClipboardEvent('paste', {clipboardData: done, bubbles: true, cancelable: true}));
+        document.activeElement.dispatchEvent(
+            new ClipboardEvent('paste', {clipboardData: done, bubbles: true, cancelable: true}));
     """)
     page.one("#start-image")
     page.button("Remove the start image").click()

@@ -46,7 +46,7 @@ function query(values) {
 
 const video = id => `v1/videos/${encodeURIComponent(id)}`;
 
-/* Lets a request that was sent twice because its answer got lost make one job. crypto.randomUUID needs TLS, this not. */
+/* Lets a request that was sent twice because its answer got lost make one job. (crypto.randomUUID would need TLS.) */
 const onceKey = () => ({'idempotency-key':
   [...crypto.getRandomValues(new Uint8Array(16))].map(b => b.toString(16).padStart(2, '0')).join('')});
 
@@ -68,7 +68,8 @@ export const contentUrl = (id, variant) => `${video(id)}/content${query({variant
 export const csvUrl = id => `${video(id)}/timings?format=csv`;
 
 /* The latest preview as a blob: address, to be revoked by the caller; null when there is none (yet). */
-export const preview = id => send('GET', contentUrl(id, 'preview')).then(a => a.blob()).then(URL.createObjectURL, () => null);
+export const preview = id => send('GET', contentUrl(id, 'preview')).then(a => a.blob())
+  .then(blob => URL.createObjectURL(blob), () => null);
 
 /* What the request would become, with expected times, without making a job. */
 export const dryRun = (request, signal) => post('v1/videos?dry_run=1', request, {signal});
@@ -78,8 +79,9 @@ export function create(request, image) {
   if (!image) return post('v1/videos', request, {headers: onceKey()});
   const form = new FormData();
   for (const [name, value] of Object.entries(request)) {
-    if (name !== 'loras') form.append(name, String(value));
-    else for (const lora of value) for (const key of Object.keys(lora)) form.append(`loras[][${key}]`, String(lora[key]));
+    const pairs = name !== 'loras' ? [[name, value]]
+      : value.flatMap(lora => Object.entries(lora).map(([key, x]) => [`loras[][${key}]`, x]));
+    for (const [key, x] of pairs) form.append(key, String(x));
   }
   form.append('input_reference', image, image.name || 'start.png');
   return send('POST', 'v1/videos', {body: form, headers: onceKey()}).then(a => a.json());
@@ -88,7 +90,8 @@ export function create(request, image) {
 /* All requests in one transaction; per line {line, id} or {line, error}. */
 export async function createBatch(requests) {
   const body = requests.map(r => JSON.stringify(r) + '\n').join('');
-  const answer = await send('POST', 'v1/videos/batch', {body, headers: {'content-type': 'application/x-ndjson', ...onceKey()}});
+  const headers = {'content-type': 'application/x-ndjson', ...onceKey()};
+  const answer = await send('POST', 'v1/videos/batch', {body, headers});
   return (await answer.text()).split('\n').filter(Boolean).map(line => JSON.parse(line));
 }
 

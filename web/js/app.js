@@ -32,7 +32,7 @@ function updateLink() {
   line.hidden = link.ok;
   if (link.ok) return;
   const s = Math.max(0, Math.ceil((link.retryAt - Date.now()) / 1000));
-  const why = !link.error?.status ? 'The farm is out of reach' : `The farm answers with an error (${link.error.message})`;
+  const why = !link.error?.status ? 'The farm is out of reach' : `The farm answers: ${link.error.message}`;
   setText(line.firstElementChild, `${why}. What you see is from before; trying again${s > 1 ? ` in ${s} s` : ' now'}.`);
 }
 

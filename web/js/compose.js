@@ -12,7 +12,8 @@ import {say} from './undo.js';
 
 const STORE = 'framefarm.compose';
 const MAX_IMAGE_BYTES = 20 * 2 ** 20;
-const MORE = ['num_inference_steps', 'switch_step', 'flow_shift', 'guidance_scale_2', 'guidance_scale', 'negative_prompt'];
+const NUMBERS = ['num_inference_steps', 'switch_step', 'flow_shift', 'guidance_scale_2', 'guidance_scale'];
+const MORE = [...NUMBERS, 'negative_prompt'];
 const form = $('#compose'), field = form.elements, prompt = field.prompt;
 let image = null, asBatch = false, dryRun = null, dryTimer = 0, estimate = null, sending = false;
 
@@ -190,7 +191,8 @@ async function sendBatch(all) {
   if (!bad.length) return 0;
   prompt.value = [...new Set(bad.map(r => all[r.line - 1].prompt))].join('\n');
   const first = bad[0].error;
-  showProblem(new api.ApiError(400, {...first, message: `${plural(bad.length, 'line was', 'lines were')} refused: ${first.message}`}));
+  const message = `${plural(bad.length, 'line was', 'lines were')} refused: ${first.message}`;
+  showProblem(new api.ApiError(400, {...first, message}));
   return bad.length;
 }
 
@@ -283,15 +285,16 @@ function takeModel() {
   if (!m) return;
   const sizes = [...new Set([m.defaults?.size, ...m.sizes ?? []].filter(Boolean))];
   const before = field.size.value || saved.size;
-  field.size.replaceChildren(...sizes.map(s => h('option', {value: s}, sizeWords(s))), h('option', {value: 'free'}, 'Other…'));
+  const options = sizes.map(s => h('option', {value: s}, sizeWords(s)));
+  field.size.replaceChildren(...options, h('option', {value: 'free'}, 'Other…'));
   field.size.value = [...sizes, 'free'].includes(before) ? before : sizes[0] ?? 'free';
   const [w, hgt] = (m.defaults?.size ?? '832x480').split('x');
   field.width.value ||= w;
   field.height.value ||= hgt;
   if (!saved.frames && m.defaults?.num_frames) setFrames(m.defaults.num_frames);
-  for (const name of MORE) {
+  for (const name of NUMBERS) {
     const fallback = m.defaults?.[name] ?? (name === 'guidance_scale_2' ? m.defaults?.guidance_scale : null);
-    if (fallback != null && name !== 'negative_prompt') field[name].placeholder = fallback;
+    if (fallback != null) field[name].placeholder = fallback;
   }
   $('.image-field').hidden = m.takes_image === false;
   $('#loras').replaceChildren(...(m.loras ?? []).map(name => h('label', {class: 'field narrow'}, h('span', {}, name),
@@ -361,7 +364,10 @@ export function startCompose() {
     field.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     changed();
   });
-  field.seed.addEventListener('change', () => (field.seed.value = field.seed.value.replace(/\D/g, '').slice(0, 15), changed()));
+  field.seed.addEventListener('change', () => {
+    field.seed.value = field.seed.value.replace(/\D/g, '').slice(0, 15);
+    changed();
+  });
   $('#batch button').addEventListener('click', () => (asBatch = !asBatch, changed()));
   addEventListener('resize', grow);
   listenForImages();

@@ -35,8 +35,8 @@ export async function open(id, inside) {
     if (shown === id) draw(fresh);
   } catch (e) {
     if (!v && shown === id) {
-      dialog.replaceChildren(head(), h('h2', {}, e.status === 404 ? 'This video does not exist (any more)' : 'It cannot be shown now'),
-        h('p', {}, explainCall(e)));
+      const title = e.status === 404 ? 'This video does not exist (any more)' : 'It cannot be shown now';
+      dialog.replaceChildren(head(), h('h2', {}, title), h('p', {}, explainCall(e)));
     }
   }
 }
@@ -61,7 +61,8 @@ on('change', () => shown && known(shown) && draw(known(shown)));
 on('finished', videos => videos.forEach(v => v.id === shown && draw(v)));
 
 const head = (...parts) => h('header', {class: 'job-head'}, ...parts,
-  h('button', {type: 'button', class: 'round', 'aria-label': 'Close', title: 'Close (Esc)', onclick: leave}, icon('close')));
+  h('button', {type: 'button', class: 'round', 'aria-label': 'Close', title: 'Close (Esc)', onclick: leave},
+    icon('close')));
 
 function draw(v) {
   const state = stateOf(v), mark = `${v.id}.${state}.${endOf(v)}`;
@@ -120,13 +121,14 @@ function tried(v) {
 
 function side(v, state) {
   const actions = h('p', {class: 'actions'});
-  if (state === 'completed') actions.append(h('a', {class: 'primary', href: api.contentUrl(v.id, 'video'), download: `${v.id}.mp4`},
-    icon('save'), v.size_bytes ? `Download ${bytes(v.size_bytes)}` : 'Download'));
-  if (state === 'failed' || state === 'cancelled')
-    actions.append(h('button', {type: 'button', class: 'primary', onclick: () => retry(v.id)}, icon('again'), 'Retry'));
-  actions.append(h('button', {type: 'button', class: 'quiet', onclick: () => (leave(), useAgain(v))}, 'Use again'));
-  if (isFinished(v)) actions.append(h('button', {type: 'button', class: 'quiet', onclick: () => (leave(), removeLater(v.id))},
-    icon('bin'), 'Delete'));
+  const button = (kind, onclick, ...words) =>
+    actions.append(h('button', {type: 'button', class: kind, onclick}, ...words));
+  if (state === 'completed') {
+    actions.append(h('a', {class: 'primary', href: api.contentUrl(v.id, 'video'), download: `${v.id}.mp4`},
+      icon('save'), v.size_bytes ? `Download ${bytes(v.size_bytes)}` : 'Download'));
+  } else if (isFinished(v)) button('primary', () => retry(v.id), icon('again'), 'Retry');
+  button('quiet', () => (leave(), useAgain(v)), 'Use again');
+  if (isFinished(v)) button('quiet', () => (leave(), removeLater(v.id)), icon('bin'), 'Delete');
   else actions.append(cancelButton(v.id));
   return h('div', {class: 'job-side'},
     h('p', {class: 'job-prompt'}, v.prompt ?? 'Without a prompt'),
@@ -135,7 +137,9 @@ function side(v, state) {
 }
 
 function parameters(v) {
-  const row = (name, ...value) => value[0] == null || value[0] === '' ? null : h('div', {}, h('dt', {}, name), h('dd', {}, ...value));
+  const row = (name, value) =>
+    value == null || value === '' ? null : h('div', {}, h('dt', {}, name), h('dd', {}, value));
+  const {guidance_scale: low, guidance_scale_2: high} = v;
   const m = farm.models.find(x => (x.name ?? x.id) === v.model);
   return h('dl', {class: 'params'},
     row('Model', m?.title || v.model),
@@ -146,10 +150,9 @@ function parameters(v) {
     row('Seed', v.seed == null ? null : copyable(v.seed, 'seed')),
     row('Steps', v.num_inference_steps == null ? null : `${v.num_inference_steps}, switch after ${v.switch_step}`),
     row('Shift', v.flow_shift),
-    row('Guidance', v.guidance_scale == null ? null : v.guidance_scale_2 == null || v.guidance_scale === v.guidance_scale_2
-      ? v.guidance_scale : `${v.guidance_scale_2} high, ${v.guidance_scale} low`),
+    row('Guidance', low === high ? low : `${high} high, ${low} low`),
     row('Negative prompt', v.negative_prompt),
-    row('LoRA', v.loras?.length ? v.loras.map(l => typeof l === 'string' ? l : `${l.name} ${l.strength ?? 1}`).join(', ') : null),
+    row('LoRA', v.loras.map(l => `${l.name} ${l.strength}`).join(', ')),
     row('Start image', v.has_input_reference ? 'yes' : null),
     row('Priority', v.priority || null),
     row('By', v.user),

@@ -29,7 +29,7 @@ export function setText(el, text) {
 export const $ = (selector, root = document) => root.querySelector(selector);
 
 const PATHS = {
-  die: 'M5 3h14a2 2 0 0 1 2 2v14a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2V5a2 2 0 0 1 2-2zM8 8h.01M16 8h.01M12 12h.01M8 16h.01M16 16h.01',
+  die: 'M3 5q0-2 2-2h14q2 0 2 2v14q0 2-2 2H5q-2 0-2-2zM8 8h.01M16 8h.01M12 12h.01M8 16h.01M16 16h.01',
   image: 'M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01',
   close: 'M6 6l12 12M18 6L6 18',
   top: 'M6 4h12M12 20V9M7 13l5-5 5 5',
@@ -55,7 +55,7 @@ export function icon(name) {
   return svg;
 }
 
-/* Makes parent's children match items, reusing a child whose key stays; create(item) -> element, update(element, item). */
+/* Makes parent's children match items, keeping one whose key stays. create(item) -> element, update(element, item) */
 export function keyed(parent, items, create, update, keyOf = item => item.id) {
   const old = new Map([...parent.children].map(el => [el.dataset.key, el]));
   let at = parent.firstElementChild;

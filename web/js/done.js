@@ -140,7 +140,8 @@ function updateTile(tile, v) {
 /* The video lies over the poster, so nothing flashes while it loads. */
 function play(tile, v) {
   if (calm.matches || $('video', tile)) return;
-  const video = h('video', {src: api.contentUrl(v.id, 'video'), muted: true, loop: true, playsinline: true, tabindex: -1});
+  const src = api.contentUrl(v.id, 'video');
+  const video = h('video', {src, muted: true, loop: true, playsinline: true, tabindex: -1});
   $('.poster', tile).append(video);
   video.play().catch(() => {});
 }

@@ -33,8 +33,11 @@ on('finished', videos => {
 async function poll() {
   clearTimeout(timer);
   try {
-    const [w, list, health] = await Promise.all([api.workers(), done ? null : api.list({status: 'completed,failed', limit: 100}),
-                                                 version ? null : api.health().catch(() => ({}))]);
+    const [w, list, health] = await Promise.all([
+      api.workers(),
+      done ? null : api.list({status: 'completed,failed', limit: 100}),
+      version ? null : api.health().catch(() => ({})),
+    ]);
     workers = w.data ?? [];
     if (list) done = list.data;
     if (health) version = health.version ?? workers[0]?.build ?? '';
@@ -45,6 +48,9 @@ async function poll() {
   if (shown) timer = setTimeout(poll, POLL_MS);
 }
 
+const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id}, h('figcaption', {}, caption),
+  h('div', {class: 'columns'}), h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
+
 function build() {
   if (built) return;
   built = true;
@@ -53,11 +59,10 @@ function build() {
       h('ul', {class: 'plain workers', id: 'workers'}), h('p', {class: 'faint', id: 'no-workers', hidden: true})),
     h('section', {'aria-labelledby': 'figures-title'}, h('h2', {id: 'figures-title'}, 'Throughput'),
       h('dl', {class: 'figures', id: 'figures'}),
-      h('figure', {class: 'chart', id: 'hours'}, h('figcaption', {}, 'Videos completed per hour'), h('div', {class: 'columns'}),
-        h('p', {class: 'ends faint'}, h('span', {}, '12 hours ago'), h('span', {}, 'now'))),
-      h('figure', {class: 'chart', id: 'pace'}, h('figcaption', {}, 'Seconds of work per frame'), h('div', {class: 'columns'}),
-        h('p', {class: 'ends faint'}, h('span', {}, 'earlier jobs'), h('span', {}, 'last job'))),
-      h('figure', {class: 'chart', id: 'shares'}, h('figcaption', {}, 'Where the time goes'), h('div', {class: 'share-bar'}), h('p', {class: 'legend'}))),
+      columnChart('hours', 'Videos completed per hour', '12 hours ago', 'now'),
+      columnChart('pace', 'Seconds of work per frame', 'earlier jobs', 'last job'),
+      h('figure', {class: 'chart', id: 'shares'}, h('figcaption', {}, 'Where the time goes'),
+        h('div', {class: 'share-bar'}), h('p', {class: 'legend'}))),
     h('p', {class: 'faint', id: 'version'}));
 }
 
@@ -68,19 +73,23 @@ function createWorker(w) {
     h('div', {class: 'worker-head'}, h('strong', {}, w.name ?? w.id), h('span', {class: 'badge'})),
     h('p', {class: 'faint device'}), h('p', {class: 'task'}), h('p', {class: 'last-error'}),
     h('p', {class: 'worker-foot'}, h('span', {class: 'seen faint'}),
-      h('button', {type: 'button', class: 'quiet drain', title: 'Finish what it has, take nothing new', onclick: async () => {
-        try {
-          await api.drain(w.id);
-          poll();
-        } catch (e) {
-          say(explainCall(e));
-        }
-      }}, 'Drain')));
+      h('button', {type: 'button', class: 'quiet drain', title: 'Finish what it has, take nothing new',
+                   onclick: () => drain(w.id)}, 'Drain')));
+}
+
+async function drain(id) {
+  try {
+    await api.drain(id);
+    poll();
+  } catch (e) {
+    say(explainCall(e));
+  }
 }
 
 /* The newest failed attempt of this worker among the jobs that were read. */
 function lastError(name) {
-  return (done ?? []).flatMap(v => v.attempts ?? []).filter(a => a.worker === name && a.outcome !== 'released' && a.ended_at)
+  return (done ?? []).flatMap(v => v.attempts)
+    .filter(a => a.worker === name && a.outcome !== 'released' && a.ended_at)
     .sort((a, b) => b.ended_at - a.ended_at)[0];
 }
 
@@ -98,9 +107,11 @@ function updateWorker(el, w) {
   const words = job ? `${video ? doing(video) : 'Starting'}${video?.prompt ? `: ${video.prompt}` : ''}` : '';
   if (task.textContent !== words) task.replaceChildren(job ? h('a', {href: `#/${job}`}, words) : '');
   const error = lastError(w.name);
-  setText($('.last-error', el), error ? `Last error, ${ago(error.ended_at)}: ${error.message ?? error.code ?? error.outcome}` : '');
-  setTime($('.seen', el), w.seen_at, [w.seen_at ? `heard from ${ago(w.seen_at)}` : null, `${plural(w.tasks_done ?? 0, 'task')} done`,
-    w.tasks_failed ? `${w.tasks_failed} failed` : null].filter(Boolean).join(', '));
+  setText($('.last-error', el),
+    error ? `Last error, ${ago(error.ended_at)}: ${error.message ?? error.code ?? error.outcome}` : '');
+  const tally = [`heard from ${ago(w.seen_at)}`, `${plural(w.tasks_done, 'task')} done`];
+  if (w.tasks_failed) tally.push(`${w.tasks_failed} failed`);
+  setTime($('.seen', el), w.seen_at, tally.join(', '));
   $('.drain', el).hidden = !['idle', 'busy'].includes(state);
 }
 
@@ -113,7 +124,8 @@ function columns(figure, values, words) {
     setVars(el, {'--h': top ? (value / top).toFixed(3) : 0});
     el.title = words(value, id);
   });
-  figure.setAttribute('aria-label', `${$('figcaption', figure).textContent}: at most ${top >= 10 ? Math.round(top) : top.toFixed(2)}`);
+  const most = top >= 10 ? Math.round(top) : top.toFixed(2);
+  figure.setAttribute('aria-label', `${$('figcaption', figure).textContent}: at most ${most}`);
 }
 
 function updateFigures() {
@@ -122,8 +134,9 @@ function updateFigures() {
   const paces = ended.filter(v => workSeconds(v) && v.num_frames).map(v => workSeconds(v) / v.num_frames);
   const middle = [...paces].sort((a, b) => a - b)[paces.length >> 1];
   const waits = ended.filter(v => v.started_at).map(v => v.started_at - v.created_at).sort((a, b) => a - b);
+  const wait = waits[waits.length >> 1];
   const facts = [['in the last hour', `${lastHour}`], ['waiting', farm.waitingTotal.toLocaleString('en')],
-    ['per frame', middle ? duration(middle) : '–'], ['usual wait', waits.length ? duration(waits[waits.length >> 1]) : '–']];
+    ['per frame', middle ? duration(middle) : '–'], ['usual wait', wait == null ? '–' : duration(wait)]];
   keyed($('#figures'), facts.map(([id, value]) => ({id, value})), f => h('div', {}, h('dd', {}), h('dt', {}, f.id)),
     (el, f) => setText($('dd', el), f.value));
   const hours = Array(12).fill(0);
@@ -134,7 +147,9 @@ function updateFigures() {
   columns($('#hours'), hours, (n, i) => `${clock(now - (12 - i) * hour)} to ${clock(now - (11 - i) * hour)}: ${n}`);
   columns($('#pace'), paces.slice(0, 60).reverse(), s => `${s.toFixed(3)} s per frame`);
   const sums = {};
-  for (const v of ended) for (const [stage, s] of Object.entries(v.stage_durations ?? {})) if (stage !== 'queue') sums[stage] = (sums[stage] ?? 0) + s;
+  for (const [stage, s] of ended.flatMap(v => Object.entries(v.stage_durations))) {
+    if (stage !== 'queue') sums[stage] = (sums[stage] ?? 0) + s;
+  }
   const total = Object.values(sums).reduce((a, b) => a + b, 0);
   const parts = Object.entries(sums).filter(([, s]) => s / total >= 0.005).map(([id, s]) => ({id, share: s / total}));
   $('#shares').hidden = !total;
@@ -151,7 +166,7 @@ export function update() {
   keyed($('#workers'), workers, createWorker, updateWorker);
   const none = $('#no-workers');
   none.hidden = workers.length > 0;
-  setText(none, `No worker has come yet. Start one: framefarm-worker --server ${location.origin} --models models --device auto`);
+  setText(none, `No worker has come yet. Start one: framefarm-worker --server ${location.origin} --models DIR`);
   updateFigures();
   setText($('#version'), version ? `framefarm ${version}` : '');
 }

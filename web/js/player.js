@@ -8,10 +8,13 @@ export function createPlayer(v) {
   const fps = v.fps || 32;
   const video = h('video', {src: api.contentUrl(v.id, 'video'), poster: api.contentUrl(v.id, 'thumbnail'), muted: true,
                             playsinline: true, preload: 'auto', loop: true});
-  const film = h('div', {class: 'film', tabindex: 0, role: 'group', 'aria-label': 'Video. Space plays, comma and full stop step.'}, video);
+  const film = h('div', {class: 'film', tabindex: 0, role: 'group',
+                         'aria-label': 'Video. Space plays, comma and full stop step.'}, video);
   const seek = h('input', {type: 'range', min: 0, value: 0, step: 1, 'aria-label': 'Frame'});
   const where = h('output', {class: 'where'});
-  const button = (name, label, onclick) => h('button', {type: 'button', class: 'in', 'aria-label': label, title: label, onclick}, icon(name));
+  const button = (name, label, onclick) =>
+    h('button', {type: 'button', class: 'in', 'aria-label': label, title: label, onclick}, icon(name));
+  const fill = () => document.fullscreenElement ? document.exitFullscreen() : film.requestFullscreen();
   const total = () => Math.max(1, Math.round((video.duration || v.num_frames / 16) * fps));
   const frame = () => Math.min(total() - 1, Math.floor(video.currentTime * fps + 0.01));
 
@@ -59,7 +62,7 @@ export function createPlayer(v) {
   const box = h('div', {class: 'player'}, film, h('div', {class: 'controls'},
     playButton, button('prev', 'Previous frame (comma)', () => go(frame() - 1)),
     button('next', 'Next frame (full stop)', () => go(frame() + 1)), seek, where, loopButton,
-    button('full', 'Full screen', () => document.fullscreenElement ? document.exitFullscreen() : film.requestFullscreen())));
+    button('full', 'Full screen', fill)));
   video.addEventListener('error', () => box.append(h('p', {class: 'problem', role: 'alert'},
     'The film could not be loaded. Is the farm in reach? Closing and opening this view tries again.')), {once: true});
   show();

@@ -1,5 +1,5 @@
 /* A job's true stages as one bar: per segment a run of cells as wide as the time each is expected to take.
- * Expected from the last finished job of the same model where there is one, so that the bar moves evenly on any machine.
+ * Expected from the last finished job where there is one, so that the bar moves evenly on any machine.
  * SPDX-License-Identifier: Apache-2.0 */
 import {h, setVars} from './dom.js';
 import {stageWords} from './format.js';
@@ -27,11 +27,13 @@ export function learn(v) {
 }
 
 /* What a finished job took, the queue not counted. */
-export const workSeconds = v => Object.entries(v.stage_durations ?? {}).reduce((sum, [stage, s]) => stage === 'queue' ? sum : sum + s, 0);
+export const workSeconds = v =>
+  Object.entries(v.stage_durations).reduce((sum, [stage, s]) => stage === 'queue' ? sum : sum + s, 0);
 
 /* What a job is likely to take, judged by the last one that finished; null while none has. Stands in where the farm
  * itself gives no expected times. */
-export const guessSeconds = v => secondsPerPixel == null || !v.width ? null : secondsPerPixel * v.width * v.height * v.num_frames;
+export const guessSeconds = v =>
+  secondsPerPixel == null || !v.width ? null : secondsPerPixel * v.width * v.height * v.num_frames;
 
 /* -> [{segment, cells: [{stage, share, done}]}]; all shares together make 1. done is 0..1. */
 export function layout(v) {
@@ -40,7 +42,8 @@ export function layout(v) {
   const rows = segments.map(segment => {
     const at = CELLS.indexOf(CELL_OF[segment.stage] ?? segment.stage);
     const cells = CELLS.filter(c => c !== 'interpolate' || v.fps !== 16).map(stage => {
-      const weight = Math.max(0.2, measured[stage] * stepsOf(v, stage) / (measuredSteps[stage] ?? 1)) * segment.num_frames;
+      const seconds = measured[stage] * stepsOf(v, stage) / (measuredSteps[stage] ?? 1);
+      const weight = Math.max(0.2, seconds) * segment.num_frames;
       const i = CELLS.indexOf(stage);
       const part = segment.steps > 0 ? Math.min(1, ((segment.step ?? 0) + 0.5) / segment.steps) : 0.5;
       const done = segment.state === 'done' || (segment.state === 'leased' && i < at) ? 1
@@ -81,7 +84,8 @@ export function updateBar(bar, v) {
   const shape = rows.map(r => r.cells.length).join();
   if (bar.dataset.shape !== shape) {
     bar.dataset.shape = shape;
-    bar.replaceChildren(...rows.map(row => h('div', {class: 'run'}, row.cells.map(c => h('i', {class: `cell st-${c.stage}`})))));
+    bar.replaceChildren(...rows.map(row => h('div', {class: 'run'},
+      row.cells.map(c => h('i', {class: `cell st-${c.stage}`})))));
   }
   rows.forEach((row, i) => {
     setVars(bar.children[i], {'--share': grow(row.cells.reduce((s, c) => s + c.share, 0))});

@@ -1,6 +1,6 @@
 /* What the page knows of the farm, and how it keeps knowing: one place that asks, everyone else listens.
- * Server-sent events when the farm offers them, otherwise polling; a lost line is retried ever more slowly and nothing on
- * the page moves meanwhile.
+ * Server-sent events when the farm offers them, otherwise polling; a lost line is retried ever more slowly and nothing
+ * on the page moves meanwhile.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 

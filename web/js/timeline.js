@@ -6,7 +6,7 @@ import {duration, stageName, stageWords} from './format.js';
 import {stateOf} from './store.js';
 
 const TINTED = ['high_noise', 'low_noise', 'decode', 'interpolate'];
-const ORDER = ['load', 'text', 'encode_image', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode', 'upload', 'assemble'];
+const ORDER = ['load', 'text', 'encode_image', ...TINTED, 'encode', 'upload', 'assemble'];
 
 export async function drawTimeline(section, v) {
   let rows;
@@ -20,7 +20,7 @@ export async function drawTimeline(section, v) {
   }
   const tracks = makeTracks(rows, v);
   if (!tracks.length) {
-    section.replaceChildren(h('h2', {}, 'Timeline'), h('p', {class: 'faint'}, 'Nothing is finished that could be timed.'));
+    section.replaceChildren(h('h2', {}, 'Timeline'), h('p', {class: 'faint'}, 'Nothing to time yet.'));
     return;
   }
   const start = Math.min(...tracks.flatMap(t => t.bars.map(b => b.start)));
@@ -28,7 +28,8 @@ export async function drawTimeline(section, v) {
   const wait = v.started_at && v.created_at ? v.started_at - v.created_at : null;
   section.replaceChildren(
     h('div', {class: 'head'}, h('h2', {}, 'Timeline'),
-      h('p', {class: 'faint'}, `${duration(end - start)} from first to last${wait > 0 ? `, after ${duration(wait)} in the queue` : ''}`),
+      h('p', {class: 'faint'}, `${duration(end - start)} from first to last`,
+        wait > 0 ? `, after ${duration(wait)} in the queue` : ''),
       h('a', {class: 'quiet', href: api.csvUrl(v.id), download: `${v.id}.csv`}, 'CSV')),
     chart(tracks, start, end), rows.length ? table(rows) : '');
   section.dataset.state = stateOf(v);
@@ -43,13 +44,14 @@ function makeTracks(rows, v) {
     return tracks.get(key);
   };
   for (const r of rows) {
-    track(r.segment, r.attempt, r.worker).bars.push({stage: r.stage, step: r.step, start: r.started_at_ms / 1000, seconds: r.seconds});
+    track(r.segment, r.attempt, r.worker).bars.push({...r, start: r.started_at_ms / 1000});
   }
   for (const a of v.attempts ?? []) {
     if (a.started_at == null) continue;
     const t = track(v.segments[a.task] ? a.task : null, a.attempt, a.worker);
     t.failed = a;
-    t.bars.unshift({stage: 'failed', start: a.started_at, seconds: Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at), message: a.message});
+    const seconds = Math.max(0.5, (a.ended_at ?? a.started_at) - a.started_at);
+    t.bars.unshift({stage: 'failed', start: a.started_at, seconds, message: a.message ?? a.outcome});
   }
   return [...tracks.values()].sort((a, b) => (a.segment ?? 1e6) - (b.segment ?? 1e6) || a.attempt - b.attempt);
 }
@@ -59,8 +61,9 @@ function chart(tracks, start, end) {
   const several = new Set(tracks.map(t => t.segment)).size > 1;
   const bar = b => {
     const step = b.step != null ? `, step ${b.step + 1}` : '';
-    const title = b.message ?? `${stageWords(b.stage)}${step}: ${b.seconds.toFixed(2)} s, from ${(b.start - start).toFixed(2)} s on`;
-    return h('span', {class: `slot st-${b.stage}`, title, vars: {'--x': percent(b.start - start), '--w': percent(b.seconds)}},
+    const from = b.start - start, vars = {'--x': percent(from), '--w': percent(b.seconds)};
+    const title = b.message ?? `${stageWords(b.stage)}${step}: ${b.seconds.toFixed(2)} s, from ${from.toFixed(2)} s on`;
+    return h('span', {class: `slot st-${b.stage}`, title, vars},
       b.seconds / span > 0.03 ? h('span', {}, fits(b, span), h('b', {}, b.seconds.toFixed(1))) : null);
   };
   const label = t => {
@@ -74,7 +77,7 @@ function chart(tracks, start, end) {
     tracks.map(t => h('div', {class: 'track'}, h('span', {class: 'track-name', title: t.worker ?? ''}, label(t)),
       h('div', {class: 'lane'}, t.bars.map(bar)))),
     h('div', {class: 'track axis'}, h('span', {class: 'track-name'}), h('div', {class: 'lane'},
-      ticks.map(x => h('i', {vars: {'--x': percent(x)}}, tick < 1 ? `${x.toFixed(1)} s` : x < 120 ? `${Math.round(x)} s` : duration(x))))),
+      ticks.map(x => h('i', {vars: {'--x': percent(x)}}, tickWords(x, tick))))),
     legend(ORDER.filter(s => tracks.some(t => t.bars.some(b => b.stage === s)))));
 }
 
@@ -83,6 +86,8 @@ function fits(b, span) {
   const name = b.step != null ? `step ${b.step + 1}` : stageName(b.stage);
   return name.length * 0.0075 + 0.012 < b.seconds / span ? name : b.step != null ? String(b.step + 1) : '\u00a0';
 }
+
+const tickWords = (x, tick) => tick < 1 ? `${x.toFixed(1)} s` : x < 120 ? `${Math.round(x)} s` : duration(x);
 
 /* About six marks at 1, 2, 5, 10, 15, 30, 60 …: steps that people count in. */
 function niceTick(span) {
@@ -101,15 +106,15 @@ function legend(stages) {
 function table(rows) {
   const stages = ORDER.filter(s => rows.some(r => r.stage === s));
   const segments = [...new Set(rows.map(r => r.segment))].sort((a, b) => (a ?? 1e6) - (b ?? 1e6));
-  const sum = (segment, stage) => rows.filter(r => (segment === undefined || r.segment === segment) && (!stage || r.stage === stage))
+  const sum = (segment, stage) => rows
+    .filter(r => (segment === undefined || r.segment === segment) && (!stage || r.stage === stage))
     .reduce((s, r) => s + r.seconds, 0);
   const cells = segment => [...stages.map(s => sum(segment, s)), sum(segment)]
     .map(x => h('td', {}, x ? x.toFixed(2) : '–'));
   const line = (name, segment) => h('tr', {}, h('th', {scope: 'row'}, name), cells(segment));
   return h('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Seconds per stage'}, h('table', {},
     h('caption', {class: 'sr'}, 'Seconds per stage and segment'),
-    h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, 'Seconds'), stages.map(s => h('th', {scope: 'col'}, stageName(s))),
-      h('th', {scope: 'col'}, 'all'))),
+    h('thead', {}, h('tr', {}, ['Seconds', ...stages.map(stageName), 'all'].map(x => h('th', {scope: 'col'}, x)))),
     h('tbody', {}, segments.map(s => line(s == null ? 'Join' : `Segment ${s + 1}`, s))),
     segments.length > 1 ? h('tfoot', {}, line('Together', undefined)) : null));
 }

@@ -1,5 +1,5 @@
-/* What asks nothing first and can be taken back for five seconds: cancel, delete. The call to the farm is held that long;
- * leaving the page sends it at once.
+/* What asks nothing first and can be taken back for five seconds: cancel, delete. The call to the farm is held that
+ * long; leaving the page sends it at once.
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h} from './dom.js';
 
