@@ -319,6 +319,7 @@ static void long_prompts_are_reported_as_truncated(void **state)
     p.n_frames = 1;
     struct rf_generate_info info;
     RF_AUTO(rf_free) struct watcher *shorter = clip_of(&f, &p);
+    assert_int_equal(shorter->n_frames, 1);
     rf_model_last_info(f.m, &info);
     assert_int_equal(info.n_prompt_tokens, 3);
     assert_false(info.prompt_truncated);
@@ -327,6 +328,7 @@ static void long_prompts_are_reported_as_truncated(void **state)
         memcpy(prompt + (size_t)4 * (size_t)i, "red ", 4);
     p.prompt = prompt;
     RF_AUTO(rf_free) struct watcher *longer = clip_of(&f, &p);
+    assert_int_equal(longer->n_frames, 1);
     rf_model_last_info(f.m, &info);
     assert_int_equal(info.n_prompt_tokens, 512);
     assert_true(info.prompt_truncated);

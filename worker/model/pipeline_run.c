@@ -10,11 +10,11 @@
 
 #include "schema/plan.h"
 #include "worker/model/colour.h"
+#include "worker/model/condition.h"
 #include "worker/model/noise.h"
 #include "worker/model/sampler.h"
 
 #define LATENT RF_VAE_LATENT_CHANNELS
-#define MASK_CHANNELS 4
 #define MAX_SIDE 16384
 
 struct tokens {
@@ -93,7 +93,7 @@ struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_gen
     int64_t t = latent_frames(p->n_frames), h = p->height / RF_VAE_SCALE, w = p->width / RF_VAE_SCALE;
     int n_texts = any_guided(p) ? 2 : 1;
     const int64_t input[] = {c->in_channels, t, h, w}, latent[] = {LATENT, t, h, w};
-    const int64_t text[] = {RF_TEXT_TOKENS, c->text_dim}, clip[] = {RF_VAE_FRAMES, p->height, p->width, 3};
+    const int64_t text[] = {RF_TEXT_TOKENS, c->text_dim};
     struct rf_run_memory memory = {
         .base = rf_arena_cost(RF_F32, 4, input) + rf_arena_cost(RF_F32, 4, latent) * n_texts +
                 rf_arena_cost(RF_F32, 2, text) * n_texts,
@@ -103,7 +103,7 @@ struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_gen
         .decode = rf_vae_decoder_bytes(m->vae, (int)h, (int)w, 1),
     };
     if (p->start_image)
-        memory.encode_image = rf_vae_encoder_bytes(m->vae, (int)h, (int)w, RF_VAE_FRAMES) + rf_arena_cost(RF_F32, 4, clip);
+        memory.encode_image = rf_condition_bytes(m->vae, (int)h, (int)w);
     return memory;
 }
 
@@ -196,80 +196,27 @@ static enum rf_code make_noise(struct run *r)
     return rc;
 }
 
-/* Channels 16..19, by the reference's reshaping: of latent frame 0 all four are 1, of all others 0. */
-static void make_mask(struct run *r)
+static enum rf_code tell_encoded(void *self, int done)
 {
-    struct rf_tensor mask = rf_tensor_slice(&r->input, LATENT, MASK_CHANNELS);
-    rf_fill(r->e, &mask, 0);
-    for (int c = 0; c < MASK_CHANNELS; c++) {
-        struct rf_tensor channel = rf_tensor_slice(&mask, c, 1);
-        channel = rf_tensor_reshape(&channel, RF_SHAPE(r->t, r->h, r->w));
-        struct rf_tensor first = rf_tensor_slice(&channel, 0, 1);
-        rf_fill(r->e, &first, 1);
-    }
+    struct run *r = self;
+    return tell(r, &(struct rf_progress){.stage = RF_STAGE_ENCODE_IMAGE, .done = done, .total = (int)r->t});
 }
 
-/* The image, then grey to the clip's end, through the encoder: later latents still feel the first frame, so zero latents
- * would not be the same. Calls the listener for each latent frame. */
-static enum rf_code encode_frames(struct run *r, struct rf_vae_stream *encoder, const struct rf_tensor *clip)
-{
-    int64_t n = (int64_t)r->p->width * r->p->height * 3;
-    for (int64_t i = 0; i < n; i++)
-        r->host[i] = (float)r->p->start_image[i] / 127.5f - 1;
-    struct rf_tensor first = rf_tensor_slice(clip, 0, 1);
-    rf_upload(r->e, &first, r->host);
-    for (int64_t t = 0; t < r->t; t++) {
-        struct rf_tensor latent = rf_vae_encoder_push(encoder, t == 0 ? &first : clip, RF_VAE_FRAMES * t);
-        struct rf_tensor to = rf_tensor_slice(&r->z, t, 1);
-        rf_copy(r->e, &to, &latent);
-        if (t == 0)
-            rf_fill(r->e, clip, 0);
-        enum rf_code rc = rf_engine_sync(r->e, r->err);
-        if (rc == RF_OK)
-            rc = tell(r, &(struct rf_progress){.stage = RF_STAGE_ENCODE_IMAGE, .done = (int)t + 1, .total = (int)r->t});
-        if (rc != RF_OK)
-            return rc;
-    }
-    return RF_OK;
-}
-
-static enum rf_code encode_image(struct run *r)
-{
-    enum rf_code rc = begin_stage(r, RF_STAGE_ENCODE_IMAGE, (int)r->t);
-    RF_AUTO(rf_arena_destroy) struct rf_arena *arena = NULL;
-    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *encoder = NULL;
-    const int64_t shape[] = {RF_VAE_FRAMES, r->p->height, r->p->width, 3};
-    if (rc == RF_OK)
-        rc = rf_arena_create(r->e, rf_arena_cost(RF_F32, 4, shape), &arena, r->err);
-    if (rc == RF_OK)
-        rc = rf_vae_encoder_create(r->m->vae, (int)r->h, (int)r->w, RF_VAE_FRAMES, &encoder, r->err);
-    if (rc != RF_OK)
-        return rc;
-    struct rf_tensor clip = rf_arena_tensor(arena, RF_F32, 4, shape);
-    rc = encode_frames(r, encoder, &clip);
-    if (rc != RF_OK)
-        return rc;
-    float mul[LATENT], add[LATENT];
-    for (int c = 0; c < LATENT; c++) {
-        mul[c] = 1 / rf_vae_latent_deviation[c];
-        add[c] = -rf_vae_latent_mean[c] / rf_vae_latent_deviation[c];
-    }
-    struct rf_tensor image = rf_tensor_slice(&r->input, LATENT + MASK_CHANNELS, LATENT);
-    rf_from_channels_last(r->e, &image, &r->z, mul, add);
-    make_mask(r);
-    return rf_engine_sync(r->e, r->err);
-}
-
+/* The channels behind the noise, if the experts have any. Without an image they are all zero, mask included. */
 static enum rf_code condition(struct run *r)
 {
     int64_t extra = r->input.shape[0] - LATENT;
-    if (r->p->start_image)
-        return encode_image(r);
-    if (extra > 0) {
-        struct rf_tensor rest = rf_tensor_slice(&r->input, LATENT, extra);
-        rf_fill(r->e, &rest, 0);
+    if (extra == 0)
+        return RF_OK;
+    struct rf_tensor channels = rf_tensor_slice(&r->input, LATENT, extra);
+    if (!r->p->start_image) {
+        rf_fill(r->e, &channels, 0);
+        return RF_OK;
     }
-    return RF_OK;
+    enum rf_code rc = begin_stage(r, RF_STAGE_ENCODE_IMAGE, (int)r->t);
+    if (rc != RF_OK)
+        return rc;
+    return rf_condition_image(r->e, r->m->vae, r->p->start_image, &channels, &r->z, tell_encoded, r, r->err);
 }
 
 /* ---- sampling ---- */
