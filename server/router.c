@@ -37,16 +37,18 @@ const struct rf_route *rf_router_find(const struct rf_route *routes, size_t n, s
                                       size_t room)
 {
     enum rf_method wanted = c->method == RF_HEAD ? RF_GET : c->method;
-    bool possible[RF_METHOD_COUNT] = {false};
+    bool possible[RF_METHOD_COUNT] = {false}, known = false;
     allowed[0] = '\0';
     for (size_t i = 0; i < n; i++) {
-        if (!rf_router_match(routes[i].pattern, c->path, c->param))
+        /* A catch-all takes what no other pattern knows, and what only it would take is unknown, not known under another
+         * method: GET /v1/queue/pause is 405, POST /nonsense is 404. */
+        bool catches_all = strstr(routes[i].pattern, "{*") != NULL;
+        if ((catches_all && known) || !rf_router_match(routes[i].pattern, c->path, c->param))
             continue;
         if (routes[i].method == wanted)
             return &routes[i];
-        /* What only a catch-all would take is unknown, not known under another method. */
-        if (strstr(routes[i].pattern, "{*") == NULL)
-            possible[routes[i].method] = true;
+        if (!catches_all)
+            known = possible[routes[i].method] = true;
     }
     possible[RF_HEAD] = possible[RF_GET];
     size_t used = 0;

@@ -62,8 +62,8 @@ static void stock_keys(struct rf_out *t, const struct rf_job *job)
     char text[40];
     snprintf(text, sizeof text, "%dx%d", r->width, r->height);
     rf_json_str(t, "size", text);
-    bool asked = (r->given >> RF_FIELD_SECONDS & 1) != 0 || r->seconds > 0;
-    snprintf(text, sizeof text, "%.6g", asked ? r->seconds : (double)r->n_frames / RF_MODEL_FPS);
+    /* The length of the file, not the length asked for: 10 s becomes 161 frames, which last 10.0625 s. */
+    snprintf(text, sizeof text, "%.6g", (double)r->n_frames / RF_MODEL_FPS);
     rf_json_str(t, "seconds", text);
     rf_json_str(t, "remixed_from_video_id", job->remixed_from);
     if (job->error_code == NULL && job->state != RF_JOB_CANCELLED) {
