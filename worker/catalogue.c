@@ -90,6 +90,13 @@ void rf_catalogue_destroy(struct rf_catalogue **catalogue)
 
 void rf_catalogue_add_lora(struct rf_catalogue_model *m, const char *name, const char *high, const char *low)
 {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
+    size_t n = strlen(name);
+    if (n >= sizeof((struct rf_request_lora *)0)->name || strspn(name, allowed) != n || name[0] == '.') {
+        rf_log(RF_LOG_WARN, "catalogue", RF_ERR_INVALID,
+               "LoRA '%.100s' is skipped: no request can name it; use letters, digits, '.', '_', '+' and '-'", name);
+        return;
+    }
     m->loras = rf_realloc(m->loras, (size_t)m->n_loras + 1, sizeof *m->loras);
     m->loras[m->n_loras++] =
         (struct rf_catalogue_lora){.name = rf_strdup(name), .files = {rf_strdup(high), rf_strdup(low)}};
@@ -225,27 +232,47 @@ static enum rf_code check_experts(struct rf_catalogue_model *m, struct rf_err *e
     return RF_OK;
 }
 
+/* Fills in what follows from the files. */
+static void describe(struct rf_catalogue_model *m)
+{
+    struct rf_wire_model *about = &m->about;
+    about->takes_text = m->text_experts.high != NULL;
+    about->takes_image = m->image_experts.high != NULL;
+    if (about->note == NULL)
+        about->note = rf_strdup("");
+    about->defaults.name = about->name;
+    about->defaults.max_segment_frames = about->max_segment_frames;
+}
+
+/* Reads the model's description as the server will: one bad title must not get the whole worker refused. */
+static enum rf_code check_wire(struct rf_catalogue_model *m, struct rf_err *err)
+{
+    char word[] = "check";
+    struct rf_wire_register about = {.protocol = RF_PROTOCOL, .name = word, .build = word, .host = word, .device_kind = "cpu",
+                                     .device_name = word, .precision = "f32", .models = &m->about, .n_models = 1};
+    RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_register_build(&about);
+    RF_AUTO(rf_wire_register_destroy) struct rf_wire_register *read = NULL;
+    return rf_wire_register_read(json, &read, err);
+}
+
 void rf_catalogue_add(struct rf_catalogue *c, struct rf_catalogue_model *model, const char *origin)
 {
     struct rf_err err;
     enum rf_code rc = check_experts(model, &err);
     if (rc == RF_OK)
         rc = hash_model(model, &err);
-    if (rc == RF_OK && c->n_models > 0 && rf_catalogue_find(c, model->about.name) != NULL)
+    if (rc == RF_OK && rf_catalogue_find(c, model->about.name) != NULL)
         rc = rf_fail(&err, RF_ERR_CONFLICT, "another model is already called '%s'", model->about.name);
+    if (rc == RF_OK) {
+        describe(model);
+        rc = check_wire(model, &err);
+    }
     if (rc != RF_OK) {
         rf_log(RF_LOG_WARN, "catalogue", rc, "%s is skipped: %s", origin, err.msg);
         c->n_warnings++;
         rf_catalogue_model_destroy(&model);
         return;
     }
-    struct rf_wire_model *about = &model->about;
-    about->takes_text = model->text_experts.high != NULL;
-    about->takes_image = model->image_experts.high != NULL;
-    if (about->note == NULL)
-        about->note = rf_strdup("");
-    about->defaults.name = about->name;
-    about->defaults.max_segment_frames = about->max_segment_frames;
     c->models = rf_realloc(c->models, (size_t)c->n_models + 1, sizeof *c->models);
     c->models[c->n_models++] = model;
 }

@@ -72,6 +72,10 @@ void rf_list_add(char ***list, int *n, const char *text); /* appends a copy */
 
 /* catalogue_manifest.c: the model of `folder`/model.json. False: there is no such file. */
 bool rf_catalogue_read_manifest(struct rf_catalogue *c, const char *folder);
+/* The same from memory, without a look at the files it names. What the fuzzer calls.
+ *   ret_model  new. Untouched on failure */
+enum rf_code rf_catalogue_parse_manifest(const char *text, size_t n_bytes, const char *folder,
+                                         struct rf_catalogue_model **ret_model, struct rf_err *err);
 /* catalogue_comfy.c: all models of a ComfyUI models/ folder; does nothing when `folder` is none. */
 void rf_catalogue_read_comfy(struct rf_catalogue *c, const char *folder);
 

@@ -135,7 +135,9 @@ static enum rf_code read_default_lora(const cJSON *manifest, const char *folder,
     char side;
     RF_AUTO(rf_free) char *name = rf_pair_name(high ? high : low, &side);
     rf_catalogue_add_lora(m, name, high, low);
-    m->default_lora_text = m->n_loras - 1;
+    if (m->n_loras == 0)
+        return rf_fail(err, RF_ERR_FORMAT, "\"lora_high\": a request could not name '%.100s'", name);
+    m->default_lora_text = 0;
     return RF_OK;
 }
 
@@ -185,27 +187,38 @@ static enum rf_code read_manifest(const cJSON *manifest, const char *folder, str
     return rc;
 }
 
+enum rf_code rf_catalogue_parse_manifest(const char *text, size_t n_bytes, const char *folder,
+                                         struct rf_catalogue_model **ret_model, struct rf_err *err)
+{
+    RF_AUTO(rf_catalogue_model_destroy) struct rf_catalogue_model *m = rf_catalogue_model_create();
+    RF_AUTO(rf_json_destroy) cJSON *manifest = NULL;
+    enum rf_code rc = rf_json_parse(text, n_bytes, MAX_MANIFEST_BYTES, &manifest, err);
+    if (rc == RF_OK)
+        rc = read_manifest(manifest, folder, m, err);
+    if (rc != RF_OK)
+        return rc;
+    *ret_model = m;
+    m = NULL;
+    return RF_OK;
+}
+
 bool rf_catalogue_read_manifest(struct rf_catalogue *c, const char *folder)
 {
     RF_AUTO(rf_free) char *path = rf_asprintf("%s/model.json", folder);
     RF_AUTO(rf_free) void *bytes = NULL;
-    size_t size_bytes = 0;
+    size_t n_bytes = 0;
+    struct rf_catalogue_model *m = NULL;
     struct rf_err err;
-    enum rf_code rc = rf_read_file(path, MAX_MANIFEST_BYTES, &bytes, &size_bytes, &err);
+    enum rf_code rc = rf_read_file(path, MAX_MANIFEST_BYTES, &bytes, &n_bytes, &err);
     if (rc == RF_ERR_NOT_FOUND)
         return false;
-    RF_AUTO(rf_catalogue_model_destroy) struct rf_catalogue_model *m = rf_catalogue_model_create();
-    RF_AUTO(rf_json_destroy) cJSON *manifest = NULL;
     if (rc == RF_OK)
-        rc = rf_json_parse(bytes, size_bytes, MAX_MANIFEST_BYTES, &manifest, &err);
-    if (rc == RF_OK)
-        rc = read_manifest(manifest, folder, m, &err);
+        rc = rf_catalogue_parse_manifest(bytes, n_bytes, folder, &m, &err);
     if (rc != RF_OK) {
         rf_log(RF_LOG_WARN, "catalogue", rc, "%s is skipped: %s", path, err.msg);
         c->n_warnings++;
         return true;
     }
     rf_catalogue_add(c, m, path);
-    m = NULL;
     return true;
 }

@@ -13,7 +13,6 @@
 #include "worker/task.h"
 
 #define MAX_IMAGE_BYTES (64u << 20)
-#define MAX_NOTE_BYTES 500 /* of rf_wire_report */
 
 /* One run, from the lease to the finished files. */
 struct segment {
@@ -353,10 +352,8 @@ static enum rf_code run(struct segment *s, struct rf_err *err)
         rc = load_model(s, err);
     if (rc != RF_OK)
         return rc;
-    char *note = lease->index == 0 ? rf_vocabulary_note(&s->about->about, s->task->request->prompt) : NULL;
-    if (note != NULL && strlen(note) > MAX_NOTE_BYTES)
-        note[MAX_NOTE_BYTES] = '\0';
-    rf_task_note(s->task, note);
+    if (lease->index == 0)
+        rf_task_note(s->task, rf_vocabulary_note(&s->about->about, s->task->request->prompt));
     rc = generate(s, err);
     if (rc == RF_OK && lease->index < lease->n_segments - 1)
         rc = write_last_frame(s, err);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MAX_NOTE_BYTES 500 /* of rf_wire_report */
+
 void rf_task_init(struct rf_task *task, const struct rf_wire_lease *lease, const struct rf_request *request)
 {
     *task = (struct rf_task){.lease = lease, .request = request, .report = rf_new(struct rf_wire_report)};
@@ -40,6 +42,21 @@ void rf_task_timing(struct rf_task *task, enum rf_part part, int step, int64_t s
     snprintf(timing->stage, sizeof timing->stage, "%s", name);
 }
 
+void rf_make_sendable(char *text, size_t max_bytes)
+{
+    size_t n = strlen(text);
+    n = n < max_bytes ? n : max_bytes;
+    for (size_t n_cut = 0; n_cut < 4 && n_cut <= n; n_cut++)
+        if (rf_utf8_valid(text, n - n_cut, NULL)) {
+            text[n - n_cut] = '\0';
+            return;
+        }
+    text[n] = '\0';
+    for (char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+}
+
 void rf_task_note(struct rf_task *task, char *note)
 {
     struct rf_wire_report *report = task->report;
@@ -49,6 +66,7 @@ void rf_task_note(struct rf_task *task, char *note)
         free(note);
         return;
     }
+    rf_make_sendable(note, MAX_NOTE_BYTES);
     report->notes = rf_realloc(report->notes, (size_t)report->n_notes + 1, sizeof *report->notes);
     report->notes[report->n_notes++] = note;
 }

@@ -171,6 +171,7 @@ static void turn_into_failure(struct rf_wire_report *report, enum rf_code rc, co
     snprintf(report->code, sizeof report->code, "%s", rf_code_name(rc));
     free(report->message);
     report->message = rf_strdup(err->msg);
+    rf_make_sendable(report->message, sizeof err->msg);
 }
 
 static void report_failure(struct rf_worker *w, struct rf_task *task, enum rf_code why, const struct rf_err *err)

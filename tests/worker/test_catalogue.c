@@ -115,10 +115,15 @@ static void bad_manifests_are_skipped_and_the_others_load(void **state)
     put_demo("h/", "{\"name\":\"h\",\"high\":\"gone.safetensors\",\"low\":\"low.safetensors\","
                    "\"text_encoder\":\"text.safetensors\",\"vae\":\"vae.safetensors\"}");
     put_demo("z/", DEMO); /* its name is taken */
+    char title[2000];
+    memset(title, 'x', sizeof title - 1);
+    title[sizeof title - 1] = '\0';
+    RF_AUTO(rf_free) char *refused = rf_asprintf("{\"name\":\"y\",\"title\":\"%s\"," FILES "}", title);
+    put_demo("y/", refused); /* the server would not take it */
     RF_AUTO(rf_catalogue_destroy) struct rf_catalogue *c = NULL;
     assert_int_equal(rf_catalogue_read(folder, &c, NULL), RF_OK);
     assert_int_equal(c->n_models, 1);
-    assert_int_equal(c->n_warnings, 9);
+    assert_int_equal(c->n_warnings, 10);
 }
 
 static void a_folder_without_a_model_is_an_error_that_names_it(void **state)
@@ -247,6 +252,7 @@ static void a_comfyui_folder_is_read_by_its_file_names(void **state)
     put_lora("t2v");
     put_lora("i2v");
     put_weights("loras/style.safetensors", 1);
+    put_weights("loras/my style.safetensors", 1); /* no request could name it */
     RF_AUTO(rf_catalogue_destroy) struct rf_catalogue *c = NULL;
     assert_int_equal(rf_catalogue_read(folder, &c, NULL), RF_OK);
     assert_int_equal(c->n_models, 2);
@@ -255,6 +261,7 @@ static void a_comfyui_folder_is_read_by_its_file_names(void **state)
     assert_non_null(m);
     assert_non_null(rf_catalogue_find(c, "wan2.2-t2v-a14b-fp16"));
     assert_int_equal(m->about.defaults.n_steps, 4);
+    assert_int_equal(m->n_loras, 3);
     assert_non_null(strstr(m->vae, "wan_2.1_vae"));
     struct rf_model_files files;
     assert_int_equal(rf_catalogue_files(m, false, NULL, 0, &files, NULL), RF_OK);

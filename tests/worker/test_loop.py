@@ -386,6 +386,14 @@ def test_a_task_that_cannot_be_read_is_given_back_as_failed(farm, start):
     farm.wait("complete", check=lambda c: c.json["lease"] == 2)
 
 
+def test_a_completion_that_the_server_finds_wrong_becomes_a_failure(farm, start):
+    farm.on("complete", lambda call: (400, error("timings: too many", "invalid")))
+    farm.give(segment())
+    start("--once")
+    report = farm.wait("fail").json
+    assert report["code"] == "invalid" and "timings: too many" in report["message"]
+
+
 # ---- leaving ----
 
 def test_sigterm_hands_the_segment_back_and_leaves(farm, start):

@@ -14,7 +14,7 @@
 #include "worker/catalogue.h"
 #include "worker/farm/client.h"
 #include "worker/log.h"
-#include "worker/scratch.h"
+#include "worker/task.h"
 
 static char *words[] = {"red", "circle", "moves", "left", "blue", "background"};
 static struct rf_wire_model demo = {.name = "demo", .note = "It draws shapes.", .vocabulary = words,
@@ -65,6 +65,15 @@ static void a_model_without_a_vocabulary_knows_everything(void **state)
 {
     struct rf_wire_model open = {.name = "open", .note = ""};
     assert_null(rf_vocabulary_note(&open, "a dragon"));
+}
+
+static void a_message_cut_inside_a_character_becomes_sendable(void **state)
+{
+    char cut[] = "caf\xc3\xa9 au lait", odd[] = "file \xff\xfe.png";
+    rf_make_sendable(cut, 4); /* in the middle of the e with its accent */
+    assert_string_equal(cut, "caf");
+    rf_make_sendable(odd, 100);
+    assert_string_equal(odd, "file ??.png");
 }
 
 static void a_text_cannot_forge_a_log_line(void **state)
@@ -145,6 +154,7 @@ int main(void)
         cmocka_unit_test(a_long_list_of_unknown_words_is_cut),
         cmocka_unit_test(a_hostile_word_is_cut_between_characters),
         cmocka_unit_test(a_model_without_a_vocabulary_knows_everything),
+        cmocka_unit_test(a_message_cut_inside_a_character_becomes_sendable),
         cmocka_unit_test(a_text_cannot_forge_a_log_line),
         cmocka_unit_test(the_first_reason_to_stop_stays),
         cmocka_unit_test(pauses_grow_to_ten_seconds_and_differ),

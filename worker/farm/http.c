@@ -18,6 +18,7 @@ struct rf_http {
     CURLM *multi;
     CURL *easy;
     char *base_url;
+    bool is_loopback;
     struct curl_slist *fixed_headers; /* the token */
     char why[CURL_ERROR_SIZE];
 };
@@ -44,12 +45,16 @@ enum rf_code rf_http_create(const char *base_url, const char *token, struct rf_h
     pthread_once(&once, global_init);
 
     CURLU *url = curl_url();
-    char *scheme = NULL, *query = NULL;
+    char *scheme = NULL, *query = NULL, *host = NULL;
     bool good = curl_url_set(url, CURLUPART_URL, base_url, 0) == CURLUE_OK &&
                 curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
                 (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0) &&
+                curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
                 curl_url_get(url, CURLUPART_QUERY, &query, 0) != CURLUE_OK;
+    bool is_loopback = good && (strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
+                                strcmp(host, "[::1]") == 0);
     curl_free(scheme);
+    curl_free(host);
     curl_free(query);
     curl_url_cleanup(url);
     if (!good)
@@ -59,6 +64,7 @@ enum rf_code rf_http_create(const char *base_url, const char *token, struct rf_h
     http->multi = curl_multi_init();
     http->easy = curl_easy_init();
     RF_ASSERT(http->multi != NULL && http->easy != NULL);
+    http->is_loopback = is_loopback;
     http->base_url = rf_strdup(base_url);
     for (size_t n = strlen(http->base_url); n > 0 && http->base_url[n - 1] == '/'; n--)
         http->base_url[n - 1] = '\0';
@@ -128,8 +134,6 @@ static size_t take_header(char *bytes, size_t size, size_t n, void *user)
     value[strcspn(value, "\r\n \t")] = '\0';
     if (strcasecmp(line, "x-content-sha256") == 0)
         snprintf(t->answer->announced_sha256, sizeof t->answer->announced_sha256, "%s", value);
-    else if (strcasecmp(line, "retry-after") == 0)
-        t->answer->retry_after_s = atoi(value) < 0 ? 0 : atoi(value) > 60 ? 60 : atoi(value);
     return n;
 }
 
@@ -188,6 +192,8 @@ static void set_up(struct rf_http *http, const struct rf_http_call *call, struct
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* the token and the frames go to our server only */
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    if (http->is_loopback)
+        curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* a proxy named in the environment is for the world outside */
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);

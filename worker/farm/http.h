@@ -39,7 +39,6 @@ struct rf_http_answer {
     size_t body_bytes;
     char sha256[RF_SHA256_HEX];           /* of the bytes that came */
     char announced_sha256[RF_SHA256_HEX]; /* X-Content-SHA256; empty when absent */
-    int retry_after_s;                    /* 0 when absent */
 };
 void rf_http_answer_finish(struct rf_http_answer *answer);
 
