@@ -11,7 +11,7 @@
 /* Best effort: a codec that complains on a thread of its own is not heard, the error number still is. */
 static _Thread_local char complaint[128];
 
-static void keep_complaint(void *context, int level, const char *format, va_list args)
+RF_PRINTF(3, 0) static void keep_complaint(void *context, int level, const char *format, va_list args)
 {
     if (level > AV_LOG_ERROR)
         return;
