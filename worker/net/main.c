@@ -19,11 +19,9 @@ static const struct command {
     bool needs_files; /* --weights and --input */
 } commands[] = {
     {"dit", rf_net_dit, true},
-#if RF_NET_ALL
     {"vae-encode", rf_net_vae_encode, true},
     {"vae-decode", rf_net_vae_decode, true},
     {"umt5", rf_net_umt5, true},
-#endif
     {"noise", rf_net_noise, false},
     {"sigmas", rf_net_sigmas, false},
 };
