@@ -1,5 +1,5 @@
-/* The VAE's operations on the CPU against naive loops in double: odd sizes, strides, fused upsampling, residual; outputs
- * poisoned with NaN beforehand, guard zones around every tensor.
+/* The VAE's operations on the CPU against naive loops in double: odd sizes, strides, fused upsampling, residual;
+ * outputs poisoned with NaN beforehand, guard zones around every tensor.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,7 +84,8 @@ static double naive_conv_at(const struct conv_case *c, const float *x, const flo
                 int64_t yy = y * c->stride_s + dy - pad, xx = px * c->stride_s + dx - pad;
                 if (yy < 0 || xx < 0 || yy >= c->height * up || xx >= c->width * up)
                     continue;
-                const float *pixel = x + ((((t * c->stride_t + dt) * c->height + yy / up) * c->width) + xx / up) * c->in;
+                int64_t row = (t * c->stride_t + dt) * c->height + yy / up;
+                const float *pixel = x + (row * c->width + xx / up) * c->in;
                 const float *weight = w + (((o * c->kt + dt) * c->ks + dy) * c->ks + dx) * c->in;
                 for (int64_t i = 0; i < c->in; i++)
                     sum += (double)pixel[i] * weight[i];
@@ -95,13 +96,15 @@ static double naive_conv_at(const struct conv_case *c, const float *x, const flo
 static void check_conv(const struct conv_case *c, int n_threads)
 {
     struct bench b = {.random = (uint32_t)(c->in * 131 + c->out)};
-    assert_int_equal(rf_engine_open(&(struct rf_engine_config){.device = "cpu", .n_threads = n_threads}, &b.e, NULL), RF_OK);
+    struct rf_engine_config config = {.device = "cpu", .n_threads = n_threads};
+    assert_int_equal(rf_engine_open(&config, &b.e, NULL), RF_OK);
     assert_int_equal(rf_arena_create(b.e, 64 << 20, &b.arena, NULL), RF_OK);
     int64_t up = c->upsample ? 2 : 1, to = (c->frames - c->kt) / c->stride_t + 1;
     int64_t ho = c->height * up / c->stride_s, wo = c->width * up / c->stride_s;
     struct field x = field_new(&b, false, RF_SHAPE(c->frames, c->height, c->width, c->in));
     struct field w = field_new(&b, false, RF_SHAPE(c->out, c->kt, c->ks, c->ks, c->in));
-    struct field bias = field_new(&b, false, RF_SHAPE(c->out)), add = field_new(&b, false, RF_SHAPE(to, ho, wo, c->out));
+    struct field bias = field_new(&b, false, RF_SHAPE(c->out));
+    struct field add = field_new(&b, false, RF_SHAPE(to, ho, wo, c->out));
     struct field y = field_new(&b, true, RF_SHAPE(to, ho, wo, c->out));
 
     struct rf_conv conv = {w.t, c->no_bias ? (struct rf_tensor){0} : bias.t};
@@ -170,7 +173,8 @@ static void convolution_gives_the_same_bits_wherever_a_frame_stands(void **state
     assert_int_equal(rf_engine_open(&(struct rf_engine_config){.device = "cpu", .n_threads = 2}, &b.e, NULL), RF_OK);
     assert_int_equal(rf_arena_create(b.e, 16 << 20, &b.arena, NULL), RF_OK);
     struct field x = field_new(&b, false, RF_SHAPE(8, 5, 29, 24)), w = field_new(&b, false, RF_SHAPE(40, 3, 3, 3, 24));
-    struct field whole = field_new(&b, true, RF_SHAPE(6, 5, 29, 40)), part = field_new(&b, true, RF_SHAPE(2, 5, 29, 40));
+    struct field whole = field_new(&b, true, RF_SHAPE(6, 5, 29, 40));
+    struct field part = field_new(&b, true, RF_SHAPE(2, 5, 29, 40));
     struct rf_conv conv = {.w = w.t};
     rf_conv(b.e, &whole.t, &x.t, &conv, NULL);
     struct rf_tensor tail = rf_tensor_slice(&x.t, 4, 4);

@@ -85,7 +85,8 @@ static struct rf_generate_params usual(void)
                                        .prompt = "red circle"};
 }
 
-static enum rf_code generate(struct fixture *f, const struct rf_generate_params *p, struct watcher *w, struct rf_err *err)
+static enum rf_code generate(struct fixture *f, const struct rf_generate_params *p, struct watcher *w,
+                             struct rf_err *err)
 {
     return rf_model_generate(f->m, p, &(struct rf_generate_listener){w, on_progress, on_frames}, err);
 }
@@ -346,7 +347,8 @@ static void peak_memory_is_told_and_over_budget_nothing_starts(void **state)
     fixture_close(&f);
 
     struct rf_model_files files = tiny_model_files(&tiny_36);
-    assert_int_equal(rf_engine_open(&(struct rf_engine_config){.device = "cpu", .budget_bytes = 16 << 20}, &f.e, NULL), RF_OK);
+    struct rf_engine_config small = {.device = "cpu", .budget_bytes = 16 << 20};
+    assert_int_equal(rf_engine_open(&small, &f.e, NULL), RF_OK);
     assert_int_equal(rf_model_open(f.e, &files, &f.m, NULL), RF_OK);
     RF_AUTO(rf_free) struct watcher *w = rf_new(struct watcher);
     struct rf_err err;

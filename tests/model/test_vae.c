@@ -49,8 +49,9 @@ static float *run(struct fixture *f, bool encode, const struct rf_tensor *in, in
     int height = (int)(in->shape[1] / scale), width = (int)(in->shape[2] / scale);
     int max_push = (int)(first > step ? first : step);
     struct rf_vae_stream *s = NULL;
-    assert_int_equal((encode ? rf_vae_encoder_create : rf_vae_decoder_create)(f->vae, height, width, max_push, &s, NULL),
-                     RF_OK);
+    enum rf_code rc = encode ? rf_vae_encoder_create(f->vae, height, width, max_push, &s, NULL)
+                             : rf_vae_decoder_create(f->vae, height, width, max_push, &s, NULL);
+    assert_int_equal(rc, RF_OK);
     float *out = NULL;
     int64_t used = 0, push = 0;
     for (int64_t at = 0; at < in->shape[0]; push++) {
@@ -71,7 +72,8 @@ static float *run(struct fixture *f, bool encode, const struct rf_tensor *in, in
     return out;
 }
 
-static void check_against(struct fixture *f, const float *out, int64_t n, const struct rf_st_entry *want, const char *name)
+static void check_against(struct fixture *f, const float *out, int64_t n, const struct rf_st_entry *want,
+                          const char *name)
 {
     struct rf_tensor ref = channels_last(f, want);
     assert_int_equal(n, rf_tensor_elements(&ref));

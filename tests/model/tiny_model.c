@@ -46,8 +46,8 @@ static void add(struct file *f, const char *name, float offset, float scale, int
 
 static void add_bytes(struct file *f, const char *name, uint8_t *bytes, size_t size)
 {
-    f->entry[f->n++] = (struct rf_st_entry){.name = rf_strdup(name), .dtype = RF_U8, .n_dims = 1, .shape = {(int64_t)size},
-                                            .data = bytes, .size_bytes = size};
+    f->entry[f->n++] = (struct rf_st_entry){.name = rf_strdup(name), .dtype = RF_U8, .n_dims = 1,
+                                            .shape = {(int64_t)size}, .data = bytes, .size_bytes = size};
 }
 
 /* `<name>.weight` of any shape with a variance that keeps signals at their size, and `<name>.bias`. */
@@ -245,7 +245,8 @@ static void add_middle(struct file *f, const char *prefix, int64_t c)
 static void write_vae(const char *path)
 {
     enum { BASE = 4, STAGES = 4 };
-    static const int64_t down[] = {BASE, BASE, 2 * BASE, 4 * BASE, 4 * BASE}, up[] = {4 * BASE, 4 * BASE, 4 * BASE, 2 * BASE, BASE};
+    static const int64_t down[] = {BASE, BASE, 2 * BASE, 4 * BASE, 4 * BASE};
+    static const int64_t up[] = {4 * BASE, 4 * BASE, 4 * BASE, 2 * BASE, BASE};
     struct file f = {.random = 99};
     char name[96];
     add_conv(&f, "encoder.conv1", "", BASE, 3, 3, 3);

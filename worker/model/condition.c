@@ -1,5 +1,5 @@
-/* See condition.h. The unknown frames are mid grey and really encoded: the causal encoder still feels the first frame many
- * latents later, so neither zero latents nor the latents of grey alone would be the same.
+/* See condition.h. The unknown frames are mid grey and really encoded: the causal encoder still feels the first frame
+ * many latents later, so neither zero latents nor the latents of grey alone would be the same.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/condition.h"
 

@@ -1,5 +1,5 @@
-/* What an image-to-video expert sees beside the noise: 4 mask channels and 16 channels of image latent, the same for every
- * step and both experts.
+/* What an image-to-video expert sees beside the noise: 4 mask channels and 16 channels of image latent, the same for
+ * every step and both experts.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_MODEL_CONDITION_H
 #define RF_MODEL_CONDITION_H

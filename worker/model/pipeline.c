@@ -36,17 +36,20 @@ static enum rf_code open_tokenizer(struct rf_model *m, struct rf_err *err)
 /* The experts hand the latent to each other, the text encoder feeds both, the VAE takes what they make. */
 static enum rf_code check_fit(const struct rf_model *m, const struct rf_model_files *files, struct rf_err *err)
 {
-    const struct rf_dit_config *high = rf_dit_config(m->dit[RF_EXPERT_HIGH]), *low = rf_dit_config(m->dit[RF_EXPERT_LOW]);
+    const struct rf_dit_config *high = rf_dit_config(m->dit[RF_EXPERT_HIGH]);
+    const struct rf_dit_config *low = rf_dit_config(m->dit[RF_EXPERT_LOW]);
     if (high->dim != low->dim || high->ffn_dim != low->ffn_dim || high->text_dim != low->text_dim ||
         high->freq_dim != low->freq_dim || high->n_layers != low->n_layers || high->in_channels != low->in_channels ||
         high->out_channels != low->out_channels)
-        return rf_fail(err, RF_ERR_FORMAT, "%.90s and %.90s are not a pair: their shapes differ", files->high, files->low);
+        return rf_fail(err, RF_ERR_FORMAT, "%.90s and %.90s are not a pair: their shapes differ", files->high,
+                       files->low);
     if (high->out_channels != RF_VAE_LATENT_CHANNELS || (high->in_channels != 16 && high->in_channels != 36))
         return rf_fail(err, RF_ERR_FORMAT, "%.120s: %d channels in and %d out; 16 or 36 in and 16 out can be run",
                        files->high, high->in_channels, high->out_channels);
     if (high->text_dim != rf_umt5_width(m->umt5))
-        return rf_fail(err, RF_ERR_FORMAT, "%.90s makes text features of width %lld, %.90s takes %lld", files->text_encoder,
-                       (long long)rf_umt5_width(m->umt5), files->high, (long long)high->text_dim);
+        return rf_fail(err, RF_ERR_FORMAT, "%.90s makes text features of width %lld, %.90s takes %lld",
+                       files->text_encoder, (long long)rf_umt5_width(m->umt5), files->high,
+                       (long long)high->text_dim);
     return RF_OK;
 }
 
@@ -115,7 +118,7 @@ bool rf_model_takes_image(const struct rf_model *m)
 int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_params *params)
 {
     struct rf_run_memory memory = rf_run_memory(m, params);
-    return m->file_bytes + rf_run_memory_peak(&memory);
+    return m->file_bytes + memory.host + rf_run_memory_peak(&memory);
 }
 
 void rf_model_last_info(const struct rf_model *m, struct rf_generate_info *ret_info)

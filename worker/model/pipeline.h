@@ -13,8 +13,8 @@ struct rf_lora_file {
     float strength;
 };
 
-/* Which files make a model. All paths are borrowed for the call. The same expert pair may serve text and start image when
- * it has 36 input channels; files with 16 channels serve text only. */
+/* Which files make a model. All paths are borrowed for the call. The same expert pair may serve text and start image
+ * when it has 36 input channels; files with 16 channels serve text only. */
 struct rf_model_files {
     const char *high, *low;     /* experts */
     const char *text_encoder;   /* with its tokenizer inside (tensor `spiece_model`) */
@@ -66,7 +66,8 @@ struct rf_generate_listener {
     void *self;
     /* false: stop, rf_model_generate() returns RF_ERR_CANCELLED within one step. NULL: nobody listens. */
     bool (*progress)(void *self, const struct rf_progress *p);
-    /* n_frames finished frames [n_frames, height, width, 3] RGB, in order, starting with frame 0. An error ends the run. */
+    /* n_frames finished frames [n_frames, height, width, 3] RGB, in order, starting with frame 0. An error ends the
+     * run. */
     enum rf_code (*frames)(void *self, const uint8_t *rgb, int n_frames, struct rf_err *err);
 };
 

@@ -1,8 +1,8 @@
 /* One run: text, noise, start image, the two experts' steps, decoding. Shapes at every arrow: NOTES.md.
  *
- * The latent x is the first 16 channels of the experts' input, so an Euler step writes it where the next forward pass reads
- * it. Mask and image channels behind it never change. Memory is asked for once before anything is started; after that each
- * part takes and returns its own block.
+ * The latent x is the first 16 channels of the experts' input, so an Euler step writes it where the next forward pass
+ * reads it. Mask and image channels behind it never change. Memory is asked for once before anything is started;
+ * after that each part takes and returns its own block.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/pipeline_run.h"
 
@@ -55,12 +55,14 @@ static bool is_guided(float guidance)
 
 static bool any_guided(const struct rf_generate_params *p)
 {
-    return (p->switch_step > 0 && is_guided(p->guidance_high)) || (p->switch_step < p->n_steps && is_guided(p->guidance_low));
+    return (p->switch_step > 0 && is_guided(p->guidance_high)) ||
+           (p->switch_step < p->n_steps && is_guided(p->guidance_low));
 }
 
 static enum rf_code check_params(const struct rf_model *m, const struct rf_generate_params *p, struct rf_err *err)
 {
-    if (p->width < 16 || p->height < 16 || p->width > MAX_SIDE || p->height > MAX_SIDE || p->width % 16 || p->height % 16)
+    if (p->width < 16 || p->height < 16 || p->width > MAX_SIDE || p->height > MAX_SIDE || p->width % 16 ||
+        p->height % 16)
         return rf_fail(err, RF_ERR_INVALID, "size: %dx%d; both sides must be multiples of 16, 16 to %d", p->width,
                        p->height, MAX_SIDE);
     if (p->n_frames < 1 || p->n_frames > RF_MAX_FRAMES || p->n_frames % RF_VAE_FRAMES != 1)
@@ -74,8 +76,8 @@ static enum rf_code check_params(const struct rf_model *m, const struct rf_gener
     if (!p->prompt)
         return rf_fail(err, RF_ERR_INVALID, "prompt: missing");
     if (p->start_image && !rf_model_takes_image(m))
-        return rf_fail(err, RF_ERR_INVALID, "input_reference: this model cannot start from an image (its experts take 16 "
-                                            "channels, not 36)");
+        return rf_fail(err, RF_ERR_INVALID, "input_reference: this model cannot start from an image (its experts take "
+                                            "16 channels, not 36)");
     return RF_OK;
 }
 
@@ -95,6 +97,7 @@ struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_gen
     const int64_t input[] = {c->in_channels, t, h, w}, latent[] = {LATENT, t, h, w};
     const int64_t text[] = {RF_TEXT_TOKENS, c->text_dim};
     struct rf_run_memory memory = {
+        .host = host_floats(p) * (int64_t)sizeof(float) + (int64_t)RF_VAE_FRAMES * p->width * p->height * 3,
         .base = rf_arena_cost(RF_F32, 4, input) + rf_arena_cost(RF_F32, 4, latent) * n_texts +
                 rf_arena_cost(RF_F32, 2, text) * n_texts,
         .text = rf_umt5_scratch_bytes(m->umt5, RF_TEXT_TOKENS),
@@ -116,7 +119,8 @@ int64_t rf_run_memory_peak(const struct rf_run_memory *memory)
     return memory->base + part;
 }
 
-/* Asks for all the engine memory of the run at once and gives it back: what does not fit is refused before it starts. */
+/* Asks for all the engine memory of the run at once and gives it back: what does not fit is refused before it starts.
+ * */
 static enum rf_code check_memory(struct run *r)
 {
     struct rf_run_memory memory = rf_run_memory(r->m, r->p);
@@ -127,8 +131,7 @@ static enum rf_code check_memory(struct run *r)
     if (rc != RF_OK)
         return rf_wrap(r->err, rc, "%dx%d, %d frames need %lld MiB beside the weights", r->p->width, r->p->height,
                        r->p->n_frames, (long long)(bytes >> 20));
-    size_t floats = (size_t)host_floats(r->p);
-    r->host = malloc(floats * sizeof(float));
+    r->host = malloc((size_t)host_floats(r->p) * sizeof(float));
     r->rgb = malloc((size_t)RF_VAE_FRAMES * (size_t)r->p->width * (size_t)r->p->height * 3);
     if (!r->host || !r->rgb)
         return rf_fail(r->err, RF_ERR_NO_MEMORY, "no memory for frames of %dx%d", r->p->width, r->p->height);
@@ -171,7 +174,8 @@ static enum rf_code begin_stage(struct run *r, enum rf_stage stage, int total)
 
 /* ---- text, noise, start image ---- */
 
-static enum rf_code tokenize(struct run *r, const char *name, const char *text, struct tokens *tokens, bool *ret_truncated)
+static enum rf_code tokenize(struct run *r, const char *name, const char *text, struct tokens *tokens,
+                             bool *ret_truncated)
 {
     enum rf_code rc = rf_tokenizer_encode(r->m->tokenizer, text, RF_TEXT_TOKENS, tokens->ids, &tokens->n, ret_truncated,
                                           r->err);

@@ -24,11 +24,13 @@ struct rf_model {
     struct rf_generate_info info;
 };
 
-/* What each part of a run takes, in bytes of the engine and of the host. Parts after `base` come one after the other. */
+/* Bytes that a run takes beside the weights: `base` and `host` (ordinary memory, on any device) throughout, the other
+ * parts one after the other. */
 struct rf_run_memory {
-    int64_t base, text, encode_image, sample, decode;
+    int64_t host, base, text, encode_image, sample, decode;
 };
 struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_generate_params *params);
+/* Of the engine's memory. */
 int64_t rf_run_memory_peak(const struct rf_run_memory *memory);
 
 #endif

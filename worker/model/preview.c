@@ -12,7 +12,7 @@
 #define PIXELS (SIDE * RF_VAE_SCALE)
 #define N_FRAMES 9
 #define N_TERMS (RF_VAE_LATENT_CHANNELS + 1)
-#define RIDGE 1e-3                    /* relative; channels that carry no colour get small factors instead of wild ones */
+#define RIDGE 1e-3                    /* relative; channels that carry no colour get small factors, not wild ones */
 
 /* Colours spread evenly over the cube: a low-discrepancy sequence, the same for every model. */
 static float colour_of(int patch, int channel)

@@ -1,8 +1,8 @@
 /* A preview of a latent: a linear map from its 16 channels to RGB, one pixel per latent pixel.
  *
  * The map is fitted to the VAE at hand when a model is opened: a small patchwork of known colours is encoded, and the
- * colours are expressed in its latents by least squares. So every VAE gets its own factors, the shipped small one as well as
- * the public one, and no table needs to be carried. Fitting takes the work of encoding nine frames of 96 x 96.
+ * colours are expressed in its latents by least squares. So every VAE gets its own factors, the shipped small one as
+ * well as the public one, and no table needs to be carried. Fitting takes the work of encoding nine frames of 96 x 96.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_MODEL_PREVIEW_H
 #define RF_MODEL_PREVIEW_H

@@ -1,8 +1,8 @@
-/* UMT5, encoder half. T5 with a relative position bias in every layer, gated GELU, no biases, no 1/sqrt(d) on the logits
- * and RMS norms that subtract no mean. Shapes at every arrow are in NOTES.md.
+/* UMT5, encoder half. T5 with a relative position bias in every layer, gated GELU, no biases, no 1/sqrt(d) on the
+ * logits and RMS norms that subtract no mean. Shapes at every arrow are in NOTES.md.
  *
- * Only the prompt's own rows are computed: the reference masks the padding keys with minus infinity and drops the padding
- * rows at the end, which is the same thing at a fraction of the work.
+ * Only the prompt's own rows are computed: the reference masks the padding keys with minus infinity and drops the
+ * padding rows at the end, which is the same thing at a fraction of the work.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/umt5.h"
 
@@ -54,9 +54,12 @@ static enum rf_code read_layer(struct rf_umt5 *u, int index, struct rf_err *err)
         int64_t out, in;
         struct rf_linear *linear;
     } linears[] = {
-        {"0.SelfAttention.q", u->inner, u->width, &l->q},         {"0.SelfAttention.k", u->inner, u->width, &l->k},
-        {"0.SelfAttention.v", u->inner, u->width, &l->v},         {"0.SelfAttention.o", u->width, u->inner, &l->o},
-        {"1.DenseReluDense.wi_0", u->hidden, u->width, &l->gate}, {"1.DenseReluDense.wi_1", u->hidden, u->width, &l->up},
+        {"0.SelfAttention.q", u->inner, u->width, &l->q},
+        {"0.SelfAttention.k", u->inner, u->width, &l->k},
+        {"0.SelfAttention.v", u->inner, u->width, &l->v},
+        {"0.SelfAttention.o", u->width, u->inner, &l->o},
+        {"1.DenseReluDense.wi_0", u->hidden, u->width, &l->gate},
+        {"1.DenseReluDense.wi_1", u->hidden, u->width, &l->up},
         {"1.DenseReluDense.wo", u->width, u->hidden, &l->down},
     };
     enum rf_code rc = RF_OK;
@@ -78,9 +81,9 @@ static enum rf_code shape_of(const struct rf_umt5 *u, const char *name, int64_t 
     const struct rf_st_entry *entry = rf_weights_entry(u->weights, name);
     const char *path = rf_safetensors_path(rf_weights_file(u->weights));
     if (!entry)
-        return rf_fail(err, RF_ERR_FORMAT, "%s: no tensor '%s': not a UMT5 text encoder", path, name);
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: no tensor '%s': not a UMT5 text encoder", path, name);
     if (entry->n_dims != 2 || entry->shape[0] < 1 || entry->shape[1] < 1)
-        return rf_fail(err, RF_ERR_FORMAT, "%s: '%s' is not a matrix", path, name);
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: '%s' is not a matrix", path, name);
     ret_shape[0] = entry->shape[0];
     ret_shape[1] = entry->shape[1];
     return RF_OK;
@@ -109,7 +112,7 @@ static enum rf_code read_config(struct rf_umt5 *u, struct rf_err *err)
             break;
     }
     if (u->inner % u->heads != 0 || u->n_layers < 1 || u->n_layers > MAX_LAYERS || u->vocabulary > INT32_MAX)
-        return rf_fail(err, RF_ERR_FORMAT, "%s: %lld heads over %lld features in %d layers: not a UMT5 text encoder",
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: %lld heads over %lld features in %d layers: not a UMT5 encoder",
                        rf_safetensors_path(rf_weights_file(u->weights)), (long long)u->heads, (long long)u->inner,
                        u->n_layers);
     return RF_OK;
@@ -162,8 +165,8 @@ const struct rf_safetensors *rf_umt5_file(const struct rf_umt5 *u)
 
 /* ---- running ---- */
 
-/* Half of the buckets for keys to the right; in each half 8 exact distances, then 8 on a logarithmic scale up to 128. The
- * scale is compared by thresholds: a float logarithm may land on the wrong side of a whole number. */
+/* Half of the buckets for keys to the right; in each half 8 exact distances, then 8 on a logarithmic scale up to 128.
+ * The scale is compared by thresholds: a float logarithm may land on the wrong side of a whole number. */
 static int bucket(int64_t distance)
 {
     static const int64_t threshold[] = {8, 12, 16, 23, 32, 46, 64, 91};
@@ -245,8 +248,8 @@ static enum rf_code check_ids(const struct rf_umt5 *u, const int32_t *ids, int64
         return rf_fail(err, RF_ERR_INVALID, "a prompt has 1 to %d tokens, not %lld", RF_TEXT_TOKENS, (long long)n_ids);
     for (int64_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || ids[i] >= u->vocabulary)
-            return rf_fail(err, RF_ERR_INVALID, "token %lld is %d; the text encoder knows 0 to %lld", (long long)i, ids[i],
-                           (long long)u->vocabulary - 1);
+            return rf_fail(err, RF_ERR_INVALID, "token %lld is %d; the text encoder knows 0 to %lld", (long long)i,
+                           ids[i], (long long)u->vocabulary - 1);
     return RF_OK;
 }
 

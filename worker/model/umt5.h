@@ -25,8 +25,8 @@ const struct rf_safetensors *rf_umt5_file(const struct rf_umt5 *u);
 /* Engine memory that encoding n_ids tokens takes while it runs. */
 int64_t rf_umt5_scratch_bytes(const struct rf_umt5 *u, int64_t n_ids);
 
-/* hidden [RF_TEXT_TOKENS, width] F32 or the engine's activation type: the rows of the n_ids tokens (the closing EOS among
- * them), then zeros. The zeros belong to the model's input: the transformer attends to them.
+/* hidden [RF_TEXT_TOKENS, width] F32 or the engine's activation type: the rows of the n_ids tokens (the closing EOS
+ * among them), then zeros. The zeros belong to the model's input: the transformer attends to them.
  *   ids    1..RF_TEXT_TOKENS of them, no padding
  *   RF_ERR_INVALID    an id is outside the vocabulary, or the number of ids
  *   RF_ERR_NO_MEMORY  the scratch is not there */

@@ -30,10 +30,10 @@ static enum rf_code conv_channels(struct reader *r, const char *name, int64_t *r
     snprintf(key, sizeof key, "%s.weight", name);
     const struct rf_st_entry *entry = rf_weights_entry(r->weights, key);
     if (!entry)
-        return rf_fail(r->err, RF_ERR_FORMAT, "%s: no tensor '%s': not a Wan 2.1 VAE",
+        return rf_fail(r->err, RF_ERR_FORMAT, "%.120s: no tensor '%s': not a Wan 2.1 VAE",
                        rf_safetensors_path(rf_weights_file(r->weights)), key);
     if (entry->n_dims < 4)
-        return rf_fail(r->err, RF_ERR_FORMAT, "%s: '%s' is not a convolution",
+        return rf_fail(r->err, RF_ERR_FORMAT, "%.120s: '%s' is not a convolution",
                        rf_safetensors_path(rf_weights_file(r->weights)), key);
     *ret_out = entry->shape[0];
     *ret_in = entry->shape[1];
@@ -177,7 +177,7 @@ static enum rf_code read_stages(struct reader *r, const char *prefix, enum rf_va
             break;
     }
     if (n_space != 3 || n_time != 2)
-        return rf_fail(r->err, RF_ERR_FORMAT, "%s: '%s' changes size %d times, %d of them in time; a Wan 2.1 VAE 3 and 2",
+        return rf_fail(r->err, RF_ERR_FORMAT, "%.120s: '%s' changes size %d times, %d in time; a Wan 2.1 VAE 3 and 2",
                        rf_safetensors_path(rf_weights_file(r->weights)), prefix, n_space, n_time);
     return RF_OK;
 }

@@ -1,9 +1,9 @@
-/* The Wan 2.1 causal video autoencoder, streaming: a few frames in, a few frames out, memory that does not grow with the
- * length of the clip.
+/* The Wan 2.1 causal video autoencoder, streaming: a few frames in, a few frames out, memory that does not grow with
+ * the length of the clip.
  *
  * Latent frame 0 stands for pixel frame 0, every later latent frame for four pixel frames. Frames are channels-last
- * [n, height, width, 3], RGB in [-1, 1]; latents are [n, height / 8, width / 8, 16], the network's own ("raw"): the mean
- * and deviation by which the transformer's latents are normalised are beside, see rf_vae_latent_mul().
+ * [n, height, width, 3], RGB in [-1, 1]; latents are [n, height / 8, width / 8, 16], the network's own ("raw"): the
+ * mean and deviation by which the transformer's latents are normalised are not applied here.
  * Streams are cut anywhere: the same frames in larger or smaller pushes give the same numbers.
  * One thread. Streams borrow the vae.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -43,8 +43,10 @@ void rf_vae_stream_destroy(struct rf_vae_stream **stream);
  * The result lies in the stream and holds until the next push. Like an op: failures show at the next sync. */
 struct rf_tensor rf_vae_decoder_push(struct rf_vae_stream *stream, const struct rf_tensor *latent);
 
-/* frames [n, 8 height, 8 width, 3] F32 -> latent [n / 4, height, width, 16] F32. n is 4k + 1 in the first push, 4k later.
- *   n_still  how many frames at the very end of all that was pushed, this push included, are known to be one and the same
+/* frames [n, 8 height, 8 width, 3] F32 -> latent [n / 4, height, width, 16] F32. n is 4k + 1 in the first push, 4k
+ * later.
+ *   n_still  how many frames at the very end of all that was pushed, this push included, are known to be one and the
+ *            same
  *            picture; 0: nothing is known. Where a layer can only repeat its last answer it is not computed again; the
  *            result is the same bit for bit. A start image's grey tail costs less than half that way. */
 struct rf_tensor rf_vae_encoder_push(struct rf_vae_stream *stream, const struct rf_tensor *frames, int64_t n_still);

@@ -1,8 +1,8 @@
 /* Running the VAE's layers on a few frames at a time. Shapes at every arrow are in NOTES.md.
  *
- * What a layer must remember (two input frames per 3x3x3 convolution, and a little for the changes of frame rate) lies in
- * `state`; everything else passes through four slots: two that layers read and write in turn, one for a convolution's
- * input with its history in front, one for what is between two convolutions.
+ * What a layer must remember (two input frames per 3x3x3 convolution, and a little for the changes of frame rate)
+ * lies in `state`; everything else passes through four slots: two that layers read and write in turn, one for a
+ * convolution's input with its history in front, one for what is between two convolutions.
  * The walk over the layers that computes also plans: with `planning` set it notes the largest size each slot takes and
  * the states, and calls no op; so plan and use cannot disagree.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -106,7 +106,8 @@ static struct rf_tensor with_history(struct rf_vae_stream *s, const struct rf_te
     int64_t n = x->shape[0];
     struct rf_tensor in = in_slot(s, SLOT_INPUT, s->act, HISTORY + n, x->shape[1], x->shape[2], x->shape[3]);
     struct rf_tensor *state = take_state(s, HISTORY, &in);
-    struct rf_tensor front = frames_of(&in, 0, HISTORY), body = frames_of(&in, HISTORY, n), last = frames_of(&in, n, HISTORY);
+    struct rf_tensor front = frames_of(&in, 0, HISTORY), body = frames_of(&in, HISTORY, n);
+    struct rf_tensor last = frames_of(&in, n, HISTORY);
     copy(s, &front, state);
     if (gamma->data)
         norm(s, &body, x, gamma, RF_ACT_SILU);
@@ -204,8 +205,8 @@ static struct rf_tensor run_down(struct rf_vae_stream *s, const struct rf_vae_la
     return y;
 }
 
-/* Time by 2, then space by 2. The clip's first frame passes by the time convolution and is not history either: the frames
- * after it see zeros in its place. */
+/* Time by 2, then space by 2. The clip's first frame passes by the time convolution and is not history either: the
+ * frames after it see zeros in its place. */
 static struct rf_tensor run_up(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
 {
     int64_t h = x.shape[1], w = x.shape[2], c = l->in;

@@ -1,4 +1,5 @@
-/* framefarm-net umt5: in.ids [1, 512] and in.length [1], both integers -> out.hidden [1, 512, width], zero past the length.
+/* framefarm-net umt5: in.ids [1, 512] and in.length [1], both integers -> out.hidden [1, 512, width], zero past the
+ * length.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* framefarm-net vae-encode: in.video [1, 3, F, H, W] in [-1, 1] -> out.latent [1, 16, T, H/8, W/8]; vae-decode the other way.
- * Latents are the network's own, not normalised. Streams as the product does: one latent frame at a time.
+/* framefarm-net vae-encode: in.video [1, 3, F, H, W] in [-1, 1] -> out.latent [1, 16, T, H/8, W/8]; vae-decode the
+ * other way. Latents are the network's own, not normalised. Streams as the product does: one latent frame at a time.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/vae.h"
 #include "worker/net/net.h"
@@ -52,14 +52,16 @@ static enum rf_code run(struct session *s, bool encode, const int64_t out_shape[
     if (rc != RF_OK)
         return rc;
     struct rf_tensor file_in = rf_arena_tensor(s->arena, RF_F32, 4, in + 1);
-    struct rf_tensor x = rf_arena_tensor(s->arena, RF_F32, 4, in_last), y = rf_arena_tensor(s->arena, RF_F32, 4, out_last);
+    struct rf_tensor x = rf_arena_tensor(s->arena, RF_F32, 4, in_last);
+    struct rf_tensor y = rf_arena_tensor(s->arena, RF_F32, 4, out_last);
     struct rf_tensor file_out = rf_arena_tensor(s->arena, RF_F32, 4, out_shape + 1);
     rf_upload(s->e, &file_in, s->values);
     rf_to_channels_last(s->e, &x, &file_in, NULL, NULL);
     for (int64_t at = 0, done = 0; at < x.shape[0];) {
         int64_t n = encode && at > 0 ? RF_VAE_FRAMES : 1;
         struct rf_tensor piece = rf_tensor_slice(&x, at, n);
-        struct rf_tensor result = encode ? rf_vae_encoder_push(s->stream, &piece, 0) : rf_vae_decoder_push(s->stream, &piece);
+        struct rf_tensor result = encode ? rf_vae_encoder_push(s->stream, &piece, 0)
+                                         : rf_vae_decoder_push(s->stream, &piece);
         struct rf_tensor to = rf_tensor_slice(&y, done, result.shape[0]);
         rf_copy(s->e, &to, &result);
         done += result.shape[0];
@@ -77,9 +79,11 @@ enum rf_code rf_net_vae_encode(const struct rf_net_options *o, struct rf_net_res
         return rc;
     const int64_t *in = s.shape;
     if (in[2] % RF_VAE_FRAMES != 1 || in[3] % RF_VAE_SCALE != 0 || in[4] % RF_VAE_SCALE != 0)
-        return rf_fail(err, RF_ERR_INVALID, "in.video is %lld frames of %lldx%lld; frames must be 4k + 1, sides multiples of 8",
+        return rf_fail(err, RF_ERR_INVALID,
+                       "in.video is %lld frames of %lldx%lld; frames must be 4k + 1, sides multiples of 8",
                        (long long)in[2], (long long)in[4], (long long)in[3]);
-    int64_t shape[] = {1, RF_VAE_LATENT_CHANNELS, in[2] / RF_VAE_FRAMES + 1, in[3] / RF_VAE_SCALE, in[4] / RF_VAE_SCALE};
+    int64_t shape[] = {1, RF_VAE_LATENT_CHANNELS, in[2] / RF_VAE_FRAMES + 1, in[3] / RF_VAE_SCALE,
+                       in[4] / RF_VAE_SCALE};
     float *out = rf_net_result_add(result, "out.latent", 5, shape, err);
     if (!out)
         return RF_ERR_NO_MEMORY;

@@ -1,8 +1,8 @@
 /* Convolution on the CPU: packs the weights, cuts the output into rows and rows into tiles, adds bias and residual.
  *
- * One item of work is one output row; its tiles go through conv_tile.c. Weights are packed once per call into the shared
- * scratch, as many blocks of output channels at a time as fit, so that nothing is allocated and no weight is read twice
- * from far away. Frames are never unfolded.
+ * One item of work is one output row; its tiles go through conv_tile.c. Weights are packed once per call into the
+ * shared scratch, as many blocks of output channels at a time as fit, so that nothing is allocated and no weight is
+ * read twice from far away. Frames are never unfolded.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/conv_tile.h"
 #include "worker/engine/cpu/cpu_ops.h"
@@ -38,8 +38,9 @@ static int64_t taps(const struct conv_job *j)
 
 #define PACK_STEP 512
 
-/* Weights [out, tap, in] become blocks [tap, in, block], columns past the last output channel 0. One item is PACK_STEP of a
- * block's (tap, in) positions, so that what an item scatters stays in the first-level cache and belongs to it alone. */
+/* Weights [out, tap, in] become blocks [tap, in, block], columns past the last output channel 0. One item is
+ * PACK_STEP of a block's (tap, in) positions, so that what an item scatters stays in the first-level cache and
+ * belongs to it alone. */
 static void pack(void *ctx, int64_t item, int worker)
 {
     (void)worker;
@@ -161,7 +162,8 @@ enum rf_code rf_cpu_conv(void *self, const struct rf_tensor *y, const struct rf_
     for (j.first_out = 0; j.first_out < j.n_out; j.first_out += n_blocks * wide) {
         int64_t rest = j.n_out - j.first_out;
         j.n_out_packed = rest < n_blocks * wide ? rest : n_blocks * wide;
-        int64_t n_packed = (j.n_out_packed + wide - 1) / wide, n_steps = (taps(&j) * j.n_in + PACK_STEP - 1) / PACK_STEP;
+        int64_t n_packed = (j.n_out_packed + wide - 1) / wide;
+        int64_t n_steps = (taps(&j) * j.n_in + PACK_STEP - 1) / PACK_STEP;
         rf_pool_run(cpu->pool, n_packed * n_steps, pack, &j);
         rf_pool_run(cpu->pool, y->shape[0] * j.y_height, run_row, &j);
     }

@@ -4,7 +4,8 @@
  * pixel, with zeros outside the frame and doubled pixels when upsampling is fused. The multiply loop then has constant
  * strides whatever the channel count, and no unfolded image of the frame ever exists. The tile stays in registers:
  * 24 of 32 with AVX-512, 12 of 16 with AVX2, 8 of 16 with SSE.
- * Each output is summed in one fixed order, whatever its place in tile, row or chunk: chunked equals whole, bit for bit.
+ * Each output is summed in one fixed order, whatever its place in tile, row or chunk: chunked equals whole, bit for
+ * bit.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/conv_tile.h"
 
@@ -25,7 +26,7 @@
 #endif
 
 #define CHUNK 16                                        /* input channels per panel pixel: one cache line */
-#define PANEL_ROWS 9                                    /* rows gathered at a time: 28 KiB, inside the first-level cache */
+#define PANEL_ROWS 9                                    /* rows gathered at a time: 28 KiB, in the first-level cache */
 #define PANEL_PIXELS ((RF_CONV_MAX_TILE - 1) * 2 + 3)
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));

@@ -11,13 +11,13 @@
 #define RF_CONV_MAX_TILE 24
 #define RF_CONV_MAX_BLOCK 32
 
-/* One tile of one output row. Pixel i of the tile reads input pixels x0 + i * stride + dx, dx in 0..kw-1, counted in the
- * (virtually doubled) input row; pixels outside 0..width-1 are zero. */
+/* One tile of one output row. Pixel i of the tile reads input pixels x0 + i * stride + dx, dx in 0..kw-1, counted in
+ * the (virtually doubled) input row; pixels outside 0..width-1 are zero. */
 struct rf_conv_tile {
     const float *row_x[RF_CONV_MAX_ROWS]; /* input rows inside the frame: [stored width, n_in] */
     int row_k[RF_CONV_MAX_ROWS];          /* which row of the kernel meets it: dt * kh + dy */
     int n_rows;
-    int64_t x0, width;                    /* first input pixel (may be negative) and the row's width, doubled if upsample */
+    int64_t x0, width;                    /* first input pixel, may be negative; the row's width, doubled if upsample */
     int64_t n_in;
     int kw;
     bool upsample;

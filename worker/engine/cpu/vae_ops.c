@@ -68,7 +68,8 @@ enum rf_code rf_cpu_channel_norm(void *self, const struct rf_tensor *y, const st
         return rf_fail(err, RF_ERR_DEVICE, "the CPU's channel norm works on F32 frames");
     int64_t c = x->shape[x->n_dims - 1];
     struct norm_job j = {
-        .y = y->data, .x = x->data, .gamma = gamma->data, .rows = rf_tensor_elements(x) / at_least_one(c), .channels = c,
+        .y = y->data, .x = x->data, .gamma = gamma->data,
+        .rows = rf_tensor_elements(x) / at_least_one(c), .channels = c,
         .rows_per_item = at_least_one(ITEM_ELEMENTS / at_least_one(c)),
         .rows_per_piece = at_least_one(PIECE_ELEMENTS / at_least_one(c)), .act = act, .kernels = cpu->kernels,
     };
