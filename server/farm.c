@@ -16,9 +16,10 @@ struct ask {
     struct rf_wire_register *registration;
     struct rf_wire_heartbeat heartbeat;
     struct rf_wire_report *report;
-    struct rf_wire_report give_back;    /* of a lease whose worker went away while it waited */
     struct rf_wire_lease lease;
     char worker_id[RF_WORKER_ID_SIZE];
+    struct rf_call *call;
+    bool lost;                          /* the worker has hung up: the lease goes back */
     struct rf_polls *polls;             /* not NULL while in the list */
     struct ask *next, **link;
 };
@@ -89,10 +90,42 @@ void rf_polls_end(struct rf_polls *p, struct rf_app *app)
     pthread_mutex_unlock(&p->lock);
 }
 
+struct give_back {
+    struct rf_op op;
+    struct rf_wire_report report;
+    char task_id[RF_TASK_ID_SIZE];
+};
+
+static void free_give_back(struct rf_op *op)
+{
+    free(op); /* its first member */
+}
+
+/* A lease whose worker hung up while it waited, or before the answer was on its way, goes back at once instead of after its
+ * whole time. */
+static void give_back(struct ask *a)
+{
+    struct give_back *g = rf_new(struct give_back);
+    g->report.kind = RF_REPORT_RELEASE;
+    g->report.lease = a->lease.lease;
+    memcpy(g->report.worker_id, a->worker_id, sizeof g->report.worker_id);
+    memcpy(g->task_id, a->lease.task_id, sizeof g->task_id);
+    g->op.kind = RF_OP_RELEASE;
+    g->op.done = free_give_back;
+    g->op.now_ms = rf_now_ms();
+    g->op.u.report.task_id = g->task_id;
+    g->op.u.report.report = &g->report;
+    rf_store_post(a->call->app->store, &g->op);
+}
+
 static void free_ask(void **state)
 {
     struct ask *a = *state;
     leave_polls(a);
+    if (a->op.kind == RF_OP_CLAIM && a->op.code == RF_OK)
+        a->lease = a->op.u.claim.lease; /* also when the connection ended before after_claim() had its turn */
+    if (a->lease.lease > 0 && (a->lost || !a->call->delivered))
+        give_back(a);
     rf_wire_register_destroy(&a->registration);
     rf_wire_report_destroy(&a->report);
     rf_wire_lease_finish(&a->lease);
@@ -104,6 +137,7 @@ static struct ask *new_ask(struct rf_call *c, enum rf_op_kind kind)
 {
     struct ask *a = rf_new(struct ask);
     a->op.kind = kind;
+    a->call = c;
     c->state = a;
     c->free_state = free_ask;
     return a;
@@ -190,11 +224,6 @@ void rf_farm_leave(struct rf_call *c)
 
 /* ---- lease ---- */
 
-static void after_give_back(struct rf_call *c)
-{
-    rf_answer_empty(c, 204);
-}
-
 static void after_claim(struct rf_call *c)
 {
     struct ask *a = c->state;
@@ -209,18 +238,12 @@ static void after_claim(struct rf_call *c)
     }
     if (!rf_call_op_ok(c, &a->op))
         return;
-    a->lease = a->op.u.claim.lease;
-    if (rf_call_is_gone(c)) {
-        /* The worker died while it waited. Its task goes back at once instead of after a whole lease. */
-        a->give_back = (struct rf_wire_report){.kind = RF_REPORT_RELEASE, .lease = a->lease.lease};
-        memcpy(a->give_back.worker_id, a->worker_id, sizeof a->give_back.worker_id);
-        a->op = (struct rf_op){.kind = RF_OP_RELEASE};
-        a->op.u.report.task_id = a->lease.task_id;
-        a->op.u.report.report = &a->give_back;
-        rf_call_post(c, &a->op, after_give_back);
+    a->lost = rf_call_is_gone(c);
+    if (a->lost) {
+        rf_answer_empty(c, 204);
         return;
     }
-    char *body = rf_wire_lease_text(&a->lease);
+    char *body = rf_wire_lease_text(&a->op.u.claim.lease);
     rf_answer_take(c, 200, "application/json", body, strlen(body));
 }
 

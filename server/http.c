@@ -307,8 +307,11 @@ static void destroy_exchange(struct exchange *x)
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **slot, enum MHD_RequestTerminationCode why)
 {
-    if (*slot != NULL)
-        destroy_exchange(*slot);
+    struct exchange *x = *slot;
+    if (x == NULL)
+        return;
+    x->call.delivered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    destroy_exchange(x);
     *slot = NULL;
 }
 
@@ -458,7 +461,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 
 /* ---- the listener ---- */
 
-static void on_library_log(void *cls, const char *format, va_list args)
+static RF_PRINTF(2, 0) void on_library_log(void *cls, const char *format, va_list args)
 {
     char line[512];
     vsnprintf(line, sizeof line, format, args);

@@ -66,6 +66,7 @@ struct rf_call {
     char *body;                         /* WHOLE: NUL-terminated; NULL when empty */
     size_t body_n;
     rf_body_sink sink;
+    bool delivered;                     /* told to free_state: the answer was handed to the network whole */
     void *state;                        /* the handler's own; goes with the request through free_state(&state) */
     void (*free_state)(void **state);
     void (*after_op)(struct rf_call *c); /* see store_call.h */

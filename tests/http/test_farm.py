@@ -185,3 +185,30 @@ def test_a_thousand_workers_wait_without_a_thread_each(server, client):
 
 def server_proc(server):
     return pathlib.Path("/proc/%d" % server.process.pid)
+
+
+def test_no_task_is_lost_when_workers_hang_up_at_random_moments(server, client):
+    """Some before the job comes, some after: it is never in nobody's hands."""
+    for round in range(10):
+        sockets = []
+        for i in range(5):
+            one = Worker(client, "flaky-%d" % i)
+            body = json.dumps({"worker_id": one.id, "wait_ms": 20000}).encode()
+            s = socket.create_connection(("127.0.0.1", server.port))
+            s.sendall(b"POST /farm/v1/lease HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            sockets.append(s)
+        until(lambda: b"framefarm_http_waiting 5" in client.get("/metrics").body)
+        for s in sockets[:round % 5]:
+            s.close()
+        id = client.create()["id"]
+        for s in sockets:
+            s.close()
+        steady = Worker(server.client(), "steady")
+        def taken():
+            answer = steady.lease(1000)
+            return answer.status == 200 and answer.json()
+        # A worker that was answered before it hung up has the task; closing without reading makes that an error or not.
+        task = until(lambda: taken() or client.video(id)["segments"][0]["state"] == "leased")
+        if isinstance(task, dict):
+            assert task["job_id"] == id
+        client.delete("/v1/videos/" + id)
