@@ -1,5 +1,5 @@
-/* An assemble task: the segments of a job become one file, exactly as long as planned, with a poster and a contact sheet.
- * Nothing is encoded again.
+/* An assemble task: the segments of a job become one file, exactly as long as planned, with a poster and a contact
+ * sheet. Nothing is encoded again.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
@@ -85,7 +85,8 @@ static enum rf_code deliver(struct assembly *a, struct rf_err *err)
     } files[] = {{"video.mp4", a->video_path}, {"thumbnail.webp", a->poster_path}, {"spritesheet.webp", a->sheet_path}};
     rf_reporter_tell(a->task->reporter, RF_PART_UPLOAD, 0, 0, 0.8);
     for (size_t i = 0; i < RF_COUNT_OF(files); i++) {
-        enum rf_code rc = rf_farm_deliver(a->studio->link, a->task->lease, files[i].name, files[i].path, &a->task->gone, err);
+        enum rf_code rc =
+            rf_farm_deliver(a->studio->link, a->task->lease, files[i].name, files[i].path, &a->task->gone, err);
         if (rc != RF_OK)
             return rc;
     }

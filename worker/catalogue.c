@@ -1,5 +1,5 @@
-/* The catalogue itself: adding a model after checking its files, finding one, choosing files for a request. Where models
- * come from stands in catalogue_manifest.c and catalogue_comfy.c.
+/* The catalogue itself: adding a model after checking its files, finding one, choosing files for a request. Where
+ * models come from stands in catalogue_manifest.c and catalogue_comfy.c.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/catalogue.h"
 
@@ -248,8 +248,9 @@ static void describe(struct rf_catalogue_model *m)
 static enum rf_code check_wire(struct rf_catalogue_model *m, struct rf_err *err)
 {
     char word[] = "check";
-    struct rf_wire_register about = {.protocol = RF_PROTOCOL, .name = word, .build = word, .host = word, .device_kind = "cpu",
-                                     .device_name = word, .precision = "f32", .models = &m->about, .n_models = 1};
+    struct rf_wire_register about = {.protocol = RF_PROTOCOL, .name = word, .build = word, .host = word,
+                                     .device_kind = "cpu", .device_name = word, .precision = "f32",
+                                     .models = &m->about, .n_models = 1};
     RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_register_build(&about);
     RF_AUTO(rf_wire_register_destroy) struct rf_wire_register *read = NULL;
     return rf_wire_register_read(json, &read, err);
@@ -318,7 +319,8 @@ static void put_lora(struct rf_model_files *files, const struct rf_pair *lora, d
 }
 
 enum rf_code rf_catalogue_files(const struct rf_catalogue_model *m, bool from_image,
-                                const struct rf_request_lora *loras, int n_loras, struct rf_model_files *ret_files, struct rf_err *err)
+                                const struct rf_request_lora *loras, int n_loras, struct rf_model_files *ret_files,
+                                struct rf_err *err)
 {
     const struct rf_pair *experts = from_image ? &m->image_experts : &m->text_experts;
     if (experts->high == NULL)

@@ -54,7 +54,8 @@ const struct rf_catalogue_model *rf_catalogue_find(const struct rf_catalogue *c,
  *   loras   n_loras 0: the model's default; otherwise these and no other. Strength 0 leaves one out
  *   RF_ERR_INVALID  an unknown LoRA (the message lists those there are), or a start the model cannot make */
 enum rf_code rf_catalogue_files(const struct rf_catalogue_model *m, bool from_image,
-                                const struct rf_request_lora *loras, int n_loras, struct rf_model_files *ret_files, struct rf_err *err);
+                                const struct rf_request_lora *loras, int n_loras, struct rf_model_files *ret_files,
+                                struct rf_err *err);
 
 /* The words of `prompt` that a model with a vocabulary does not know, as a note for its author ("The demo model does
  * not know: dragon. It draws …"); NULL when there is nothing to say. New; free() it. In notes.c. */

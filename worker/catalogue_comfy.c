@@ -5,9 +5,9 @@
  *   vae/                        wan_2.1_vae* (also written wan2.1 or wan2_1)
  *   loras/                      *high_noise* *low_noise*; a pair with "4step" in its name is its task's default
  *
- * A text pair becomes the model "wan2.2-t2v-a14b"; the image pair serves its start images and continued segments. Several
- * precisions of one pair become several models, the others with their precision behind the name. Nothing in a file tells
- * a high-noise from a low-noise expert; only its name does.
+ * A text pair becomes the model "wan2.2-t2v-a14b"; the image pair serves its start images and continued segments.
+ * Several precisions of one pair become several models, the others with their precision behind the name. Nothing in a
+ * file tells a high-noise from a low-noise expert; only its name does.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <stdio.h>

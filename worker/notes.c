@@ -77,5 +77,6 @@ char *rf_vocabulary_note(const struct rf_wire_model *about, const char *prompt)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", named[i]);
     if (more)
         snprintf(list + used, sizeof list - used, " …");
-    return rf_asprintf("The %s model does not know: %s.%s%s", about->name, list, about->note[0] ? " " : "", about->note);
+    return rf_asprintf("The %s model does not know: %s.%s%s", about->name, list, about->note[0] ? " " : "",
+                       about->note);
 }

@@ -44,7 +44,8 @@ static double units_of(const struct rf_shape *shape, enum rf_part part)
     return 0;
 }
 
-double rf_pace_fraction(const struct rf_pace *pace, const struct rf_shape *shape, enum rf_part part, int done, int total)
+double rf_pace_fraction(const struct rf_pace *pace, const struct rf_shape *shape, enum rf_part part, int done,
+                        int total)
 {
     double behind = 0, all = 0;
     for (int i = 0; i < RF_PART_COUNT; i++) {

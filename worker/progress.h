@@ -24,7 +24,7 @@ struct rf_shape {
     double megapixels;     /* width * height * frames / 1e6 */
 };
 
-/* Expected seconds: of a whole load and text part, per megapixel of the others (and per step of the two noise parts). */
+/* Expected seconds: of a whole load and text part, per megapixel of the others (and per step of the noise parts). */
 struct rf_pace {
     double seconds[RF_PART_COUNT];
 };

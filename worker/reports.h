@@ -1,7 +1,7 @@
 /* The reporter: a thread beside the renderer that keeps the lease alive and the page lively.
  *
- * It sends a heartbeat every heartbeat_ms and at each step, always the newest; a server that is away costs nothing but the
- * news of that time. It raises the task's stops when the server says cancel or that the lease is lost, and uploads a
+ * It sends a heartbeat every heartbeat_ms and at each step, always the newest; a server that is away costs nothing but
+ * the news of that time. It raises the task's stops when the server says cancel or that the lease is lost, and uploads a
  * preview at most once a second.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_WORKER_REPORTS_H

@@ -1,8 +1,8 @@
 /* A segment task: start image, generation, interpolation, encoding, upload.
  *
- * What is encoded (schema/plan.h): the first segment all its frames, a later one not the border frame it shares with the
- * one before; at 32 fps the last one holds its last frame, so that F frames become exactly 2F. The border frame stays in
- * the interpolation, so that the step over the seam is interpolated like any other.
+ * What is encoded (schema/plan.h): the first segment all its frames, a later one not the border frame it shares with
+ * the one before; at 32 fps the last one holds its last frame, so that F frames become exactly 2F. The border frame
+ * stays in the interpolation, so that the step over the seam is interpolated like any other.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdio.h>
@@ -39,7 +39,8 @@ struct segment {
 
 static void tell(struct segment *s, enum rf_part part, int done, int total)
 {
-    rf_reporter_tell(s->task->reporter, part, done, total, rf_pace_fraction(&s->studio->pace, &s->shape, part, done, total));
+    rf_reporter_tell(s->task->reporter, part, done, total,
+                     rf_pace_fraction(&s->studio->pace, &s->shape, part, done, total));
 }
 
 static bool is_stepped(enum rf_part part)
@@ -262,13 +263,14 @@ static enum rf_code push_frames(struct segment *s, struct rf_err *err)
     if (!s->shape.interpolates) {
         enum rf_code rc = RF_OK;
         for (int i = 0; i < s->n_frames && rc == RF_OK; i++)
-            rc = stopped(s) ? rf_fail(err, RF_ERR_CANCELLED, "stopped") : push(s, s->frames + (size_t)i * s->frame_bytes, err);
+            rc = stopped(s) ? rf_fail(err, RF_ERR_CANCELLED, "stopped")
+                            : push(s, s->frames + (size_t)i * s->frame_bytes, err);
         return rc;
     }
     struct rf_stopwatch watch = rf_stopwatch_start();
     tell(s, RF_PART_INTERPOLATE, 0, 0);
-    enum rf_code rc = rf_interpolate_double(s->frames, s->n_frames, request->width, request->height, s->studio->n_threads,
-                                            on_interpolated, on_interpolation, s, err);
+    enum rf_code rc = rf_interpolate_double(s->frames, s->n_frames, request->width, request->height,
+                                            s->studio->n_threads, on_interpolated, on_interpolation, s, err);
     rf_task_timing(s->task, RF_PART_INTERPOLATE, -1, watch.started_at_ms,
                    fmax(0, rf_stopwatch_seconds(&watch) - s->encode_seconds));
     if (rc == RF_OK && lease->index == lease->n_segments - 1)

@@ -26,8 +26,8 @@ void rf_task_finish(struct rf_task *task);
 void rf_task_timing(struct rf_task *task, enum rf_part part, int step, int64_t started_at_ms, double seconds);
 /* Keeps a note for the author; takes `note` over, NULL is nothing. */
 void rf_task_note(struct rf_task *task, char *note);
-/* Cuts `text` to max_bytes, and to what is UTF-8: a message that was cut inside a character, or that quotes a file name in
- * another encoding, must not make the server refuse the whole report. */
+/* Cuts `text` to max_bytes, and to what is UTF-8: a message that was cut inside a character, or that quotes a file name
+ * in another encoding, must not make the server refuse the whole report. */
 void rf_make_sendable(char *text, size_t max_bytes);
 
 /* A clock around one part of the work. */

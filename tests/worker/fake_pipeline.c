@@ -1,5 +1,5 @@
-/* A stand-in for worker/model/pipeline.c: the same calls, no network. It draws a moving gradient in no time, so that the
- * tests of the task loop can be about the loop.
+/* A stand-in for worker/model/pipeline.c: the same calls, no network. It draws a moving gradient in no time, so that
+ * the tests of the task loop can be about the loop.
  *
  * The prompt commands it: "fail <code>" fails with that code, "crash" aborts. When FAKE_PIPELINE_GATE names a FIFO, one
  * byte is read from it before each sampling step: a test holds the renderer exactly where it wants it.

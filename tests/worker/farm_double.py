@@ -1,8 +1,8 @@
 """A farm of pretence: the server's side of the farm calls, with every answer in the test's hands.
 
-It hands out the tasks it is given, keeps files and checks their SHA-256, and remembers every call. `on(call, answer)` puts
-an answer of the test's own before the normal one; stop() and start() kill and revive it on the same port, as a restarted
-server would be, with or without its memory of workers.
+It hands out the tasks it is given, keeps files and checks their SHA-256, and remembers every call. `on(call, answer)`
+puts an answer of the test's own before the normal one; stop() and start() kill and revive it on the same port, as a
+restarted server would be, with or without its memory of workers.
 SPDX-License-Identifier: Apache-2.0
 """
 import hashlib
@@ -17,8 +17,8 @@ JOB = "video_" + "0" * 25 + "{:01d}"
 
 def request_of(**changes):
     """A resolved request, as the server stores it."""
-    return {"prompt": "a red circle", "negative_prompt": "", "model": "demo", "width": 96, "height": 64, "num_frames": 9,
-            "fps": 32, "seed": 7, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0, "guidance_scale": 1.0,
+    return {"prompt": "a red circle", "negative_prompt": "", "model": "demo", "width": 96, "height": 64,
+            "num_frames": 9, "fps": 32, "seed": 7, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0, "guidance_scale": 1.0,
             "guidance_scale_2": 1.0, "loras": [], "max_segment_frames": 81, "user": "", "priority": 0, "crf": 18,
             "has_input_reference": False, **changes}
 

@@ -81,8 +81,8 @@ static void put_demo(const char *prefix, const char *manifest)
               "\"vae\":\"vae.safetensors\""
 #define LORAS "\"lora_high\":\"loras/demo_4steps_high_noise.safetensors\"," \
               "\"lora_low\":\"loras/demo_4steps_low_noise.safetensors\""
-#define DEMO "{\"name\":\"demo\",\"title\":\"Shapes\"," FILES "," LORAS ",\"max_segment_frames\":81,"                    \
-             "\"sizes\":[\"192x128\"],\"vocabulary\":[\"red\"],\"defaults\":{\"size\":\"192x128\",\"num_frames\":81,"    \
+#define DEMO "{\"name\":\"demo\",\"title\":\"Shapes\"," FILES "," LORAS ",\"max_segment_frames\":81," \
+             "\"sizes\":[\"192x128\"],\"vocabulary\":[\"red\"],\"defaults\":{\"size\":\"192x128\",\"num_frames\":81," \
              "\"num_inference_steps\":4,\"switch_step\":2,\"flow_shift\":5.0,\"guidance_scale\":1.0}}"
 
 static void a_manifest_becomes_a_model(void **state)

@@ -1,7 +1,7 @@
 """The worker's loop against a farm of pretence: what it reports, and what it does when things go wrong.
 
-The binary under test is the product's loop with a pipeline that draws gradients (fake_pipeline.c); a FIFO holds it before
-each sampling step, so nothing here depends on time.
+The binary under test is the product's loop with a pipeline that draws gradients (fake_pipeline.c); a FIFO holds it
+before each sampling step, so nothing here depends on time.
 SPDX-License-Identifier: Apache-2.0
 """
 import json
@@ -131,7 +131,8 @@ def probe(content, tmp_path):
 def test_registration_says_what_the_worker_is_and_has(farm, start):
     start()
     body = farm.wait("register").json
-    assert (body["protocol"], body["name"], body["device"]["kind"], body["device"]["precision"]) == (1, "w1", "cpu", "f32")
+    assert (body["protocol"], body["name"]) == (1, "w1")
+    assert (body["device"]["kind"], body["device"]["precision"]) == ("cpu", "f32")
     assert body["device"]["memory_bytes"] > 0 and body["pid"] > 0 and body["host"] and body["build"]
     model, = body["models"]
     assert (model["name"], model["takes_text"], model["takes_image"], model["loras"]) == ("demo", True, True, ["x"])

@@ -104,7 +104,8 @@ static void read_error(const struct rf_http_answer *answer, char *message, size_
     snprintf(message, message_size, "status %d", answer->status);
     code[0] = '\0';
     RF_AUTO(rf_json_destroy) cJSON *json = NULL;
-    if (answer->body == NULL || rf_json_parse(answer->body, answer->body_bytes, RF_WIRE_MAX_BYTES, &json, NULL) != RF_OK)
+    if (answer->body == NULL ||
+        rf_json_parse(answer->body, answer->body_bytes, RF_WIRE_MAX_BYTES, &json, NULL) != RF_OK)
         return;
     const cJSON *error = cJSON_GetObjectItemCaseSensitive(json, "error");
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "message");
@@ -172,8 +173,9 @@ enum rf_code rf_farm_register(struct rf_link *link, struct rf_stop *stop, struct
     return RF_OK;
 }
 
-/* One call that is about our worker: a server that does not know us gets our registration, and the caller, who built the
- * body with the old id, RF_ERR_IO: "again". Another thread may have registered meanwhile; then nothing is left to do. */
+/* One call that is about our worker: a server that does not know us gets our registration, and the caller, who built
+ * the body with the old id, RF_ERR_IO: "again". Another thread may have registered meanwhile; then nothing is left to
+ * do. */
 static enum rf_code exchange(struct rf_link *link, const struct rf_http_call *call, unsigned generation,
                              struct rf_http_answer *ret_answer, struct rf_err *err)
 {
@@ -290,7 +292,8 @@ enum rf_code rf_farm_lease(struct rf_link *link, int64_t wait_ms, struct rf_stop
     RF_AUTO(rf_json_destroy) cJSON *body = rf_wire_lease_ask_build(&ask);
     RF_AUTO(rf_json_destroy) cJSON *json = NULL;
     int status = 0;
-    enum rf_code rc = post(link, "/farm/v1/lease", body, generation, wait_ms + CALL_TIMEOUT_MS, stop, &json, &status, err);
+    enum rf_code rc =
+        post(link, "/farm/v1/lease", body, generation, wait_ms + CALL_TIMEOUT_MS, stop, &json, &status, err);
     if (rc == RF_ERR_NOT_FOUND)
         return rf_wrap(err, RF_ERR_INVALID, "lease"); /* no such call there: this is not a framefarm server */
     if (rc != RF_OK)
@@ -345,7 +348,8 @@ static enum rf_code carry(void *arg, struct rf_err *err)
     enum rf_code rc = exchange(p->link, &call, current_worker(p->link->farm, id), &answer, err);
     if (rc != RF_OK)
         return rc;
-    if (p->save_path != NULL && answer.announced_sha256[0] != '\0' && strcmp(answer.sha256, answer.announced_sha256) != 0)
+    if (p->save_path != NULL && answer.announced_sha256[0] != '\0' &&
+        strcmp(answer.sha256, answer.announced_sha256) != 0)
         rc = rf_fail(err, RF_ERR_FORMAT, "arrived damaged: SHA-256 is %s, announced was %s", answer.sha256,
                      answer.announced_sha256);
     rf_http_answer_finish(&answer);
@@ -416,7 +420,8 @@ enum rf_code rf_farm_report(struct rf_link *link, const struct rf_wire_lease *le
     report->lease = lease->lease;
     RF_AUTO(rf_free) char *path = rf_asprintf("/farm/v1/tasks/%s/%s", lease->task_id, words[report->kind]);
     struct report_call call = {link, path, report, stop};
-    enum rf_code rc = persist(&(struct persistence){link, stop, within_ms, words[report->kind]}, report_once, &call, err);
+    struct persistence persistence = {link, stop, within_ms, words[report->kind]};
+    enum rf_code rc = persist(&persistence, report_once, &call, err);
     return rc == RF_OK ? rc : rf_wrap(err, rc, "%s", words[report->kind]);
 }
 

@@ -1,8 +1,8 @@
 /* The worker's side of the farm calls (schema/api.md): register, lease, heartbeat, files, reports.
  *
  * The server may be killed and restarted while we render. So: what must arrive (files, reports) is tried until it is
- * delivered or refused, with growing, jittered pauses; heartbeats are tried once, the next one carries newer news; and a
- * server that does not know us is introduced to us again before the call is repeated.
+ * delivered or refused, with growing, jittered pauses; heartbeats are tried once, the next one carries newer news; and
+ * a server that does not know us is introduced to us again before the call is repeated.
  * A farm is shared by all threads; a link is one connection and belongs to one thread.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_WORKER_FARM_CLIENT_H
@@ -60,8 +60,8 @@ enum rf_code rf_farm_deliver(struct rf_link *link, const struct rf_wire_lease *l
 enum rf_code rf_farm_offer(struct rf_link *link, const struct rf_wire_lease *lease, const char *name,
                            const void *bytes, size_t size_bytes, struct rf_stop *stop, struct rf_err *err);
 
-/* Completes, fails or releases the task. `report` need not name worker or lease. Tried until delivered or refused, but no
- * longer than within_ms (0: for ever).
+/* Completes, fails or releases the task. `report` need not name worker or lease. Tried until delivered or refused, but
+ * no longer than within_ms (0: for ever).
  *   RF_ERR_CONFLICT, RF_ERR_NOT_FOUND  the task is not ours any more */
 enum rf_code rf_farm_report(struct rf_link *link, const struct rf_wire_lease *lease, struct rf_wire_report *report,
                             int64_t within_ms, struct rf_stop *stop, struct rf_err *err);

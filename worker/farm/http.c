@@ -1,5 +1,5 @@
-/* libcurl behind http.h. The multi interface only because its poll can be left when a stop is raised; the easy one would
- * notice a stop after up to a second.
+/* libcurl behind http.h. The multi interface only because its poll can be left when a stop is raised; the easy one
+ * would notice a stop after up to a second.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/farm/http.h"
 
@@ -169,9 +169,10 @@ static struct curl_slist *make_headers(const struct rf_http *http, const struct 
     struct curl_slist *headers = NULL;
     for (const struct curl_slist *h = http->fixed_headers; h != NULL; h = h->next)
         headers = curl_slist_append(headers, h->data);
-    RF_AUTO(rf_free) char *type = rf_asprintf("Content-Type: %s", call->body_type ? call->body_type : "application/json");
+    RF_AUTO(rf_free) char *type =
+        rf_asprintf("Content-Type: %s", call->body_type ? call->body_type : "application/json");
     headers = curl_slist_append(headers, type);
-    headers = curl_slist_append(headers, "Expect:"); /* a 100-continue costs a round trip and no server of ours needs it */
+    headers = curl_slist_append(headers, "Expect:"); /* a 100-continue costs a round trip; our server needs none */
     if (call->body_sha256 != NULL) {
         RF_AUTO(rf_free) char *sha = rf_asprintf("X-Content-SHA256: %s", call->body_sha256);
         headers = curl_slist_append(headers, sha);
