@@ -28,12 +28,15 @@ CSP = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; s
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".mp4": "video/mp4", ".webp": "image/webp"}
 KNOWN_PARAMS = ("status", "user", "q", "model", "after", "limit", "order", "variant", "format", "dry_run", "atomic")
+DRAWN = {"red circle": "blue", "yellow triangle": "green", "blue square": "white", "orange ball": "purple",
+         "green box": "black"}      # what a prompt names is what its clip shows, where there is such a clip
 CLIPS = ["blue", "green", "white", "purple", "black"]
 FINISHED = ("completed", "failed", "cancelled")
 STEP_SECONDS = {"text": 0.6, "high_noise": 6.4, "low_noise": 6.4, "decode": 5.1, "interpolate": 2.8, "encode": 0.9,
                 "upload": 0.2}
 MODEL = {
-    "id": "demo", "object": "model", "name": "demo", "title": "Coloured shapes", "takes_text": True,
+    "id": "demo", "object": "model", "owned_by": "framefarm", "workers": 2, "title": "Coloured shapes",
+    "takes_text": True,
     "takes_image": True, "max_segment_frames": 81, "sizes": ["192x128", "128x192", "128x128"],
     "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
                  "guidance_scale": 1.0},
@@ -76,7 +79,8 @@ class FakeFarm:
                          "build": "0.1.0",
                          "device": {"kind": "cpu", "name": "AMD EPYC 9654, 2 threads", "memory_bytes": 25 * 2**30,
                                     "precision": "f32"},
-                         "pid": 4200 + i, "models": [MODEL], "state": "idle", "task_id": None, "tasks_done": 0,
+                         "pid": 4200 + i,
+                         "models": [{**MODEL, "name": "demo"}], "state": "idle", "task_id": None, "tasks_done": 0,
                          "tasks_failed": 0, "registered_at": int(time.time()) - 4000, "seen_at": int(time.time())}
                         for i in range(workers)]
         self.stopping = threading.Event()
@@ -109,7 +113,7 @@ class FakeFarm:
         return time.time() + self.offset
 
     # -- jobs ------------------------------------------------------------------------------------------------------
-    def add(self, prompt="a red circle moves left over a blue background", state="queued", age=0, **fields):
+    def add(self, prompt="a red circle moves left over a blue ground", state="queued", age=0, quiet=False, **fields):
         with self.lock:
             self.serial += 1
             job_id = f"video_01jd{self.serial:022d}"
@@ -148,7 +152,8 @@ class FakeFarm:
             elif state == "cancelled":
                 self.finish(job, "cancelled", {"code": "cancelled", "message": "cancelled"}, at=created + 30)
             self.renumber()
-            self.tell(job)
+            if not quiet:
+                self.tell(job)
             return job_id
 
     def start(self, job, worker="attic-cpu0"):
@@ -456,7 +461,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         keep = {k: v for k, v in fields.items() if k in (
             "size", "num_frames", "fps", "seed", "priority", "num_inference_steps", "switch_step", "flow_shift",
             "guidance_scale", "guidance_scale_2", "negative_prompt", "loras", "has_input_reference")}
-        job_id = farm.add(fields["prompt"], **keep)
+        job_id = farm.add(fields["prompt"], quiet=dry, **keep)
         job = farm.jobs[job_id]
         if dry:
             del farm.jobs[job_id], farm.timings[job_id]
@@ -527,6 +532,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
 
     def content(self, job, variant):
         clip = "tall" if job["height"] > job["width"] else CLIPS[int(job["id"][-4:]) % len(CLIPS)]
+        clip = next((name for words, name in DRAWN.items() if words in job["prompt"]), clip)
         if variant == "preview":
             if job["state"] != "in_progress" or not job["stage"]:
                 raise Refusal(404, "no preview yet")
@@ -557,9 +563,9 @@ def scene_full(farm):
         if i == 20:
             farm.add("two white squares turn over an orange ground, very large", state="failed", age=2700,
                      size="832x1216")
-    farm.add("a cyan circle moves in a figure of eight over a black background", num_frames=241)
-    farm.add("a red square turns while a grey ground gets lighter")
-    waiting = ["a green triangle moves up over a white background", "a small pink circle grows on a brown wall",
+    farm.add("an orange ball grows and shrinks and grows again in a purple room", num_frames=241)
+    farm.add("a blue square rises in front of a pale wall, then comes to rest")
+    waiting = ["a red circle rolls to the left over a blue ground", "a small pink circle grows on a brown wall",
                "a black square turns on a yellow background and then comes to rest in the middle of it",
                "a white circle moves right over a red background"]
     for i, prompt in enumerate(waiting):

@@ -46,7 +46,7 @@ function updateWelcome() {
   const examples = (m?.examples ?? []).slice(0, 3);
   box.replaceChildren(
     h('h2', {}, 'Nothing here yet. Make the first one.'),
-    m ? h('p', {}, m.note || `The model at work is ${m.title || m.name}.`)
+    m ? h('p', {}, m.note || `The model at work is ${m.title || m.id}.`)
       : h('p', {}, 'No worker has come yet, so nothing can be drawn. Start one with ',
         h('code', {}, `framefarm-worker --server ${location.origin}`), '; prompts sent before will wait for it.'),
     h('div', {class: 'examples'}, examples.map(text =>

@@ -266,12 +266,13 @@ function listenForImages() {
 
 let knownModels = '';
 function takeModels() {
-  const names = farm.models.map(m => m.name ?? m.id);
-  if (knownModels === names.join()) return;
-  knownModels = names.join();
+  const names = farm.models.map(m => m.id), now = JSON.stringify(farm.models);
+  if (knownModels === now) return;
+  knownModels = now;
+  const before = field.model.value || saved.model;
   field.model.replaceChildren(...farm.models.map((m, i) => h('option', {value: names[i]}, m.title || names[i])));
   $('#model-field').hidden = names.length < 2;
-  if (names.includes(saved.model)) field.model.value = saved.model;
+  if (names.includes(before)) field.model.value = before;
   takeModel();
 }
 
@@ -306,7 +307,7 @@ function takeModel() {
 /* Puts a finished or failed job's request back into the form. */
 export function useAgain(v) {
   prompt.value = v.prompt ?? '';
-  if (farm.models.some(m => (m.name ?? m.id) === v.model)) field.model.value = v.model;
+  if (farm.models.some(m => m.id === v.model)) field.model.value = v.model;
   takeModel();
   const named = [...field.size.options].some(o => o.value === v.size);
   field.size.value = named ? v.size : 'free';

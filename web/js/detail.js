@@ -140,7 +140,7 @@ function parameters(v) {
   const row = (name, value) =>
     value == null || value === '' ? null : h('div', {}, h('dt', {}, name), h('dd', {}, value));
   const {guidance_scale: low, guidance_scale_2: high} = v;
-  const m = farm.models.find(x => (x.name ?? x.id) === v.model);
+  const m = farm.models.find(x => x.id === v.model);
   return h('dl', {class: 'params'},
     row('Model', m?.title || v.model),
     row('Size', copyable(size(v), 'size')),

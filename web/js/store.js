@@ -5,7 +5,8 @@
 import * as api from './api.js';
 
 export const WAITING_PAGE = 50;
-const POLL_MS = 1500, POLL_HIDDEN_MS = 15000, POLL_WITH_EVENTS_MS = 15000, BACKOFF_MS = [1000, 2000, 4000, 8000, 15000];
+const POLL_MS = 1500, POLL_HIDDEN_MS = 15000, POLL_WITH_EVENTS_MS = 15000, MODELS_MS = 15000;
+const BACKOFF_MS = [1000, 2000, 4000, 8000, 15000];
 
 export const farm = {
   ready: false,             // the first answer has come
@@ -35,7 +36,7 @@ export const stateOf = v => v.state;
 export const endOf = v => v.finished_at ?? v.completed_at;
 export const lengthOf = v => v.num_frames / 16;
 export const isFinished = v => FINISHED.includes(stateOf(v));
-export const model = name => farm.models.find(m => (m.name ?? m.id) === name) ?? farm.models[0];
+export const model = name => farm.models.find(m => m.id === name) ?? farm.models[0];
 
 /* A Video that came in by any way: an event, an answer to a click. True when it moved between lists. */
 export function accept(v) {
@@ -47,7 +48,7 @@ export function accept(v) {
     farm.running = farm.running.filter(j => j.id !== v.id);
     farm.waiting = farm.waiting.filter(j => j.id !== v.id);
     if (state === 'in_progress') farm.running = [...farm.running, v].sort(byStart);
-    else if (state === 'queued') farm.waiting = [...farm.waiting, v].sort(byPosition);
+    else if (state === 'queued') farm.waiting = [...farm.waiting, v].sort(byPosition).slice(0, WAITING_PAGE);
     else for (const fn of listeners.finished) fn([v]);
   }
   changed();
@@ -70,6 +71,7 @@ function takeQueue(queue) {
 
 /* ---- asking ---- */
 
+let modelsAt = 0;
 let endedBefore = null; // how many jobs had ended when last asked
 let wake = () => {}, hurried = false, eventsOpen = false, failures = 0, lastRefresh = 0;
 
@@ -77,6 +79,13 @@ let wake = () => {}, hurried = false, eventsOpen = false, failures = 0, lastRefr
 export function hurry() {
   hurried = true;
   wake();
+}
+
+/* Those that a living worker has come first, so that one of them is chosen unless a person chooses. */
+async function refreshModels() {
+  modelsAt = Date.now();
+  const {data} = await api.models();
+  farm.models = data.sort((a, b) => (b.workers > 0) - (a.workers > 0));
 }
 
 async function refresh() {
@@ -95,7 +104,7 @@ async function refresh() {
   farm.waiting = waiting.data.sort(byPosition);
   takeQueue(queue);
   farm.ready = true;
-  if (!farm.models.length) farm.models = (await api.models()).data;
+  if (!farm.models.length || Date.now() - modelsAt > MODELS_MS) await refreshModels();
   changed();
   /* Their last word (completed or failed, with what) is not in these lists any more; some came and went unseen. */
   const last = await Promise.all(gone.slice(0, 20).map(v => api.one(v.id).catch(() => null)));
