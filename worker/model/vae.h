@@ -46,9 +46,8 @@ struct rf_tensor rf_vae_decoder_push(struct rf_vae_stream *stream, const struct 
 /* frames [n, 8 height, 8 width, 3] F32 -> latent [n / 4, height, width, 16] F32. n is 4k + 1 in the first push, 4k
  * later.
  *   n_still  how many frames at the very end of all that was pushed, this push included, are known to be one and the
- *            same
- *            picture; 0: nothing is known. Where a layer can only repeat its last answer it is not computed again; the
- *            result is the same bit for bit. A start image's grey tail costs less than half that way. */
+ *            same picture; 0: nothing is known. Where a layer can only repeat its last answer it is not computed again;
+ *            the result is the same bit for bit. A start image's grey tail costs a third that way. */
 struct rf_tensor rf_vae_encoder_push(struct rf_vae_stream *stream, const struct rf_tensor *frames, int64_t n_still);
 
 #endif
