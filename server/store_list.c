@@ -240,6 +240,7 @@ enum rf_code rf_store_timings(struct rf_store *s, const char *id, int64_t from_m
     sqlite3_bind_int64(q, 2, id != NULL ? (int64_t)parsed.tail : to_ms);
     struct timing_walk walk = {row, ctx, {{0}, 0, 0, NULL, RF_OUTCOME_DONE, {{0}, 0, 0, 0}}};
     bool on = true;
+    int64_t last_row = 0;
     while (rc == RF_OK && on && sqlite3_step(q) == SQLITE_ROW) {
         rf_id_format((struct rf_id){sqlite3_column_int64(q, 0), (uint64_t)sqlite3_column_int64(q, 1)}, walk.current.id);
         int64_t created_ms = sqlite3_column_int64(q, 2), started_ms = sqlite3_column_int64(q, 3);
@@ -247,7 +248,9 @@ enum rf_code rf_store_timings(struct rf_store *s, const char *id, int64_t from_m
         walk.current.attempt = sqlite3_column_int(q, 6);
         walk.current.worker = (const char *)sqlite3_column_text(q, 7);
         walk.current.outcome = (enum rf_outcome)sqlite3_column_int(q, 8);
-        if (sqlite3_column_int64(q, 4) == started_ms) { /* the job's first lease ended its wait */
+        bool first = sqlite3_column_int64(q, 4) == started_ms && sqlite3_column_int64(q, 0) != last_row;
+        last_row = sqlite3_column_int64(q, 0);
+        if (first) { /* the job's first lease ended its wait */
             struct rf_wire_timing queue = {.stage = "queue", .step = -1, .started_at_ms = created_ms,
                                            .seconds = (double)(started_ms - created_ms) / 1000};
             on = pass_on(&walk, &queue);

@@ -75,9 +75,9 @@ struct rf_request *farm_request(const char *prompt, const char *user, int n_fram
 
 static char *next_buffer(void)
 {
-    static char buffers[8][48];
+    static char buffers[16][48];
     static int at;
-    return buffers[at++ % 8];
+    return buffers[at++ % 16];
 }
 
 const char *farm_submit(struct farm *f, const char *user, int n_frames, int priority)

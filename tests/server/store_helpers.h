@@ -29,7 +29,7 @@ void farm_destroy(struct farm **f);
 
 /* A resolved request: 64x64, 4 steps, segments of 81. */
 struct rf_request *farm_request(const char *prompt, const char *user, int n_frames);
-/* Submits one; the id is in a static buffer that lives until the 8th next call. */
+/* Submits one; the id is in a static buffer that lives until the 16th next call. */
 const char *farm_submit(struct farm *f, const char *user, int n_frames, int priority);
 /* Registers a worker with one model "m" of weights `hash` (one hex digit repeated; 0: none said). Id as above. */
 const char *farm_worker(struct farm *f, const char *name, char hash);
