@@ -40,6 +40,7 @@ struct rf_http {
     struct rf_http_stats stats;
     atomic_bool closing;
     atomic_int running;              /* handlers */
+    atomic_int busy;                 /* requests from their handler's start until their answer has left */
 };
 
 struct exchange {
@@ -47,7 +48,7 @@ struct exchange {
     struct rf_http *http;
     struct MHD_Connection *connection;
     int fd;
-    bool begun, suspended;
+    bool begun, suspended, busy;
     void (*then)(struct rf_call *c); /* what goes on after a suspension; at first the route's handler */
     struct { bool set; struct rf_err err; } query_failure;
     int64_t body_seen;
@@ -310,6 +311,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
     struct exchange *x = *slot;
     if (x == NULL)
         return;
+    if (x->busy)
+        atomic_fetch_sub(&x->http->busy, 1);
     x->call.delivered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
     destroy_exchange(x);
     *slot = NULL;
@@ -426,6 +429,9 @@ static enum MHD_Result send_answer(struct exchange *x)
 static void dispatch(struct exchange *x)
 {
     atomic_fetch_add(&x->http->running, 1);
+    if (!x->busy)
+        atomic_fetch_add(&x->http->busy, 1);
+    x->busy = true;
     void (*go_on)(struct rf_call *c) = x->suspended ? x->then : x->call.route->handle;
     if (!x->suspended && atomic_load(&x->http->closing)) {
         rf_answer_error(&x->call, 503, NULL, "stopping", "the server is being stopped; send again when it is back");
@@ -552,6 +558,11 @@ void rf_http_close(struct rf_http *http)
     MHD_socket fd = MHD_quiesce_daemon(http->daemon);
     if (fd != MHD_INVALID_SOCKET)
         close(fd);
+}
+
+bool rf_http_is_done(struct rf_http *http)
+{
+    return atomic_load(&http->running) == 0 && atomic_load(&http->busy) == 0;
 }
 
 bool rf_http_is_quiet(struct rf_http *http)

@@ -145,7 +145,9 @@ int rf_http_port(const struct rf_http *http);
 const struct rf_http_stats *rf_http_stats(const struct rf_http *http);
 /* No new connections; on those that exist, requests that come from now on get 503. */
 void rf_http_close(struct rf_http *http);
-/* After rf_http_close(): whether no handler runs and no request is suspended any more. */
+/* After rf_http_close(): whether every request that was being handled has been answered, down to the last byte. */
+bool rf_http_is_done(struct rf_http *http);
+/* The least that rf_http_stop() needs: no handler runs and no request is suspended any more. */
 bool rf_http_is_quiet(struct rf_http *http);
 /* Ends all connections. It must be quiet, and streams have ended. */
 void rf_http_stop(struct rf_http **http);

@@ -226,7 +226,7 @@ static void stop(struct rf_app *app, struct rf_supervisor *supervisor, int signa
     rf_polls_end(app->polls, app);
     rf_events_stop(app->events);
     end_ms = rf_now_ms() + STOP_REQUESTS_MS;
-    while ((!rf_http_is_quiet(app->http) || rf_events_n_streams(app->events) > 0) && rf_now_ms() < end_ms)
+    while (!rf_http_is_done(app->http) && rf_now_ms() < end_ms)
         poll(NULL, 0, 5);
     if (!rf_http_is_quiet(app->http)) {
         /* The disk hangs. What was answered is safe; the library would abort over the rest, so end here. */
@@ -237,8 +237,13 @@ static void stop(struct rf_app *app, struct rf_supervisor *supervisor, int signa
 
 static void close_parts(struct rf_app *app)
 {
-    rf_http_stop(&app->http);
+    /* Who resumed the last requests may still be on the way out of doing so, and must not find the loops gone: the offload
+     * threads are joined, and an op of nothing is done when every `done` before it has returned. */
     rf_offload_destroy(&app->offload);
+    struct rf_op nothing = {.kind = RF_OP_UNPARK};
+    if (app->store != NULL)
+        rf_store_run(app->store, &nothing, NULL);
+    rf_http_stop(&app->http);
     rf_store_destroy(&app->store);
     rf_files_destroy(&app->files);
     rf_events_destroy(&app->events);
