@@ -118,7 +118,7 @@ bool rf_model_takes_image(const struct rf_model *m)
 int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_params *params)
 {
     struct rf_run_memory memory = rf_run_memory(m, params);
-    return m->file_bytes + memory.host + rf_run_memory_peak(&memory);
+    return m->file_bytes + rf_vae_weight_bytes(m->vae) + memory.host + rf_run_memory_peak(&memory);
 }
 
 void rf_model_last_info(const struct rf_model *m, struct rf_generate_info *ret_info)

@@ -26,6 +26,9 @@ struct rf_vae;
 enum rf_code rf_vae_open(struct rf_engine *e, const char *path, struct rf_vae **ret_vae, struct rf_err *err);
 void rf_vae_close(struct rf_vae **vae);
 
+/* What the weights take in engine memory, repacked: beside the file on a CPU, instead of it elsewhere. */
+int64_t rf_vae_weight_bytes(const struct rf_vae *vae);
+
 /* What a stream will take from the engine's memory, to the byte. height, width: of the latent.
  * max_push: the most frames of input per push; the decoder counts latent frames, the encoder pixel frames. */
 int64_t rf_vae_decoder_bytes(const struct rf_vae *vae, int height, int width, int max_push);
