@@ -4,6 +4,7 @@ SPDX-License-Identifier: Apache-2.0
 import json
 import time
 
+import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -108,13 +109,18 @@ def test_without_events_the_page_polls(page):
 
 def test_cancelled_job_can_be_undone(page):
     job = start(page, prompt="a red circle")
+    page.farm.workers = page.farm.workers[:1]
+    other = page.farm.add("cancelled for good")
     page.open()
     page.button("Cancel", "#now").click()
     page.says("#now .doing", "Cancelled")
     page.button("Undo", "#now").click()
     page.says("#now .doing", "noise")
     page.button("Cancel", "#now")
-    assert not page.asked("POST", "/cancel") and page.farm.jobs[job]["state"] == "in_progress"
+    # A later cancel is the clock: once it has been sent, the time of the undone one is over too.
+    page.button("Cancel", "#waiting").click()
+    page.until(lambda: page.farm.jobs[other]["state"] == "cancelled")
+    assert len(page.asked("POST", "/cancel")) == 1 and page.farm.jobs[job]["state"] == "in_progress"
 
 
 def test_cancel_is_sent_when_nobody_undid_it(page):
@@ -366,6 +372,20 @@ def test_page_survives_the_loss_of_the_server(page):
     page.until(lambda: not page.all("#link"))
     page.button("Make video").click()
     page.says("#waiting-list", "half a thought")
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_page_finds_the_server_again_by_itself(page, events):
+    page.expected.append("Failed to load resource|ERR_")
+    page.farm.events = events
+    page.open()
+    page.one("#welcome")
+    page.farm.down = True
+    page.says("#link", "trying again")
+    page.farm.down = False
+    page.farm.add("made meanwhile")
+    page.until(lambda: not page.all("#link"))
+    page.says("#waiting-list", "made meanwhile")
 
 
 def test_a_refused_click_says_so_and_changes_nothing(page):
