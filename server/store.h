@@ -136,7 +136,8 @@ struct rf_op {
 
         /* CANCEL  RF_ERR_CONFLICT: already completed or failed. Cancelled twice is RF_OK.
          * DELETE  cancels what runs, forgets everything; files go at the next rf_files_collect().
-         * RETRY   failed or cancelled -> queued; done segments stay done. RF_ERR_CONFLICT: in another state.
+         * RETRY   failed or cancelled -> queued; done segments stay done, unless no living worker has the weights they
+         *         were rendered with: then it starts over. RF_ERR_CONFLICT: in another state.
          * PRIORITY  RF_ERR_CONFLICT: finished. All: RF_ERR_NOT_FOUND. */
         struct { const char *id; int priority; } job;
 
@@ -274,6 +275,10 @@ enum { RF_WITH_ATTEMPTS = 1, RF_WITH_FILES = 2, RF_WITH_STAGES = 4, RF_WITH_ALL 
 
 /*   RF_ERR_NOT_FOUND  no such job */
 enum rf_code rf_store_get(struct rf_store *s, const char *id, unsigned with, struct rf_job **ret_job, struct rf_err *err);
+
+/* What only memory knows of a job that waits, without touching the database: its place (1 = next) and whether any living
+ * worker could run it. False, and nothing set, when it does not wait (any more). */
+bool rf_store_waiting(struct rf_store *s, const char *id, int64_t *ret_position, bool *ret_nobody_can_run);
 
 /* Zero means no filter. Filters are joined by "and". Stable: a page never repeats or skips a job that was there before the
  * first page and stayed. */

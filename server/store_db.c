@@ -42,6 +42,7 @@ static const char *const sql_texts[SQL_COUNT] = {
         " WHERE row = ?1",
     [SQL_RETRY] = "UPDATE jobs SET state = 0, finished_ms = NULL, error_code = NULL, error_message = NULL, attempts = 0, "
         "n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL WHERE row = ?1",
+    [SQL_START_OVER] = "UPDATE jobs SET task = 0, made_with = NULL, model_hash = NULL, precision = NULL WHERE row = ?1",
     [SQL_PRIORITY] = "UPDATE jobs SET priority = ?2 WHERE row = ?1",
     [SQL_DELETE_JOB] = "DELETE FROM jobs WHERE row = ?1",
     [SQL_DELETE_ATTEMPTS] = "DELETE FROM attempts WHERE job = ?1",

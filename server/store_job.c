@@ -270,6 +270,15 @@ void rf_op_retry(struct rf_store *s, struct rf_op *op)
     sqlite3_bind_int64(q, 1, id.row);
     if (!rf_sql_run(s, q) || !rf_db_load_one(s, id.row, op->now_ms))
         return;
+    job = rf_sched_find(s->sched, id.row);
+    if (job->task > 0 && rf_sched_nobody_can_run(s->sched, job)) {
+        /* The weights of its first segments are not here any more; mixing others in is no way to go on. */
+        rf_sched_remove(s->sched, job);
+        q = rf_sql(s, SQL_START_OVER);
+        sqlite3_bind_int64(q, 1, id.row);
+        if (!rf_sql_run(s, q) || !rf_db_load_one(s, id.row, op->now_ms))
+            return;
+    }
     rf_store_count(s, state, RF_JOB_QUEUED);
     rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
     s->fresh = true;

@@ -363,6 +363,26 @@ static void retried_job_goes_on_from_its_last_good_segment(void **state)
     assert_int_equal(rf_store_retry(f->s, id, f->now, NULL), RF_ERR_CONFLICT);
 }
 
+static void retried_job_starts_over_when_its_weights_are_gone(void **state)
+{
+    FARM;
+    const char *id = farm_submit(f, "", 161, 0), *w = farm_worker(f, "w", 'a');
+    LEASE first = farm_claim(f, w);
+    farm_put_outputs(f, &first);
+    assert_int_equal(farm_complete(f, &first), RF_OK);
+    struct rf_op leave = {.kind = RF_OP_LEAVE, .now_ms = f->now, .u.worker.id = w};
+    assert_int_equal(rf_store_run(f->s, &leave, NULL), RF_OK);
+    const char *v = farm_worker(f, "v", 'b');
+    assert_int_equal(rf_store_cancel(f->s, id, f->now, NULL), RF_OK);
+    assert_int_equal(rf_store_retry(f->s, id, f->now, NULL), RF_OK);
+    LEASE again = farm_claim(f, v);
+    assert_int_equal(again.index, 0);
+    farm_put_outputs(f, &again);
+    assert_int_equal(farm_complete(f, &again), RF_OK);
+    farm_finish_job(f, v);
+    assert_int_equal(farm_state(f, id), RF_JOB_COMPLETED);
+}
+
 static void file_of_another_task_is_refused(void **state)
 {
     FARM;
@@ -430,6 +450,7 @@ int main(void)
         cmocka_unit_test(cancel_after_the_end_is_too_late),
         cmocka_unit_test(deleted_job_is_gone_and_its_worker_told_to_stop),
         cmocka_unit_test(retried_job_goes_on_from_its_last_good_segment),
+        cmocka_unit_test(retried_job_starts_over_when_its_weights_are_gone),
         cmocka_unit_test(file_of_another_task_is_refused),
         cmocka_unit_test(put_again_replaces_the_file),
         cmocka_unit_test(unknown_worker_must_register),

@@ -189,8 +189,11 @@ static void steer(struct walk *w, uint32_t what)
         expected = job->deleted ? RF_ERR_NOT_FOUND : can ? RF_OK : RF_ERR_CONFLICT;
         rc = rf_store_retry(w->f->s, job->id, w->f->now, NULL);
         if (can) {
+            RF_AUTO(rf_job_destroy) struct rf_job *now = farm_job(w->f, job->id);
             job->ended = false;
             job->lease = 0;
+            if (now->tasks[0].state != RF_TASK_DONE) /* its weights are gone: it starts over */
+                job->n_done = 0;
         }
     } else {
         expected = job->deleted ? RF_ERR_NOT_FOUND : job->ended ? RF_ERR_CONFLICT : RF_OK;
@@ -201,13 +204,14 @@ static void steer(struct walk *w, uint32_t what)
     assert_true(what != 0 || rc != RF_OK || job->end == RF_JOB_CANCELLED);
 }
 
-/* Whatever happened: with one healthy worker and time, every job ends. */
+/* Whatever happened: with a healthy worker of each kind (a job begun with some weights waits for them) and time, every job
+ * ends. */
 static void nothing_is_stuck(struct walk *w)
 {
-    const char *healthy = farm_worker(w->f, "healthy", 'a');
+    const char *healthy[] = {farm_worker(w->f, "healthy-a", 'a'), farm_worker(w->f, "healthy-b", 'b')};
     for (int idle = 0; idle < 200;) {
         struct rf_wire_lease lease = {0};
-        if (farm_try_claim(w->f, healthy, &lease) != RF_OK) {
+        if (farm_try_claim(w->f, healthy[0], &lease) != RF_OK && farm_try_claim(w->f, healthy[1], &lease) != RF_OK) {
             farm_tick(w->f, 5000);
             idle++;
             continue;
