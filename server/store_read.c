@@ -275,6 +275,22 @@ static void add_memory(struct rf_store *s, int64_t row, int current, int attempt
     pthread_mutex_unlock(&s->lock);
 }
 
+bool rf_store_waiting(struct rf_store *s, const char *id, int64_t *ret_position, bool *ret_nobody_can_run)
+{
+    struct rf_id parsed;
+    if (!rf_id_parse(id, &parsed))
+        return false;
+    pthread_mutex_lock(&s->lock);
+    struct rf_live_job *live = rf_sched_find(s->sched, parsed.row);
+    bool waits = live != NULL && live->run == NULL;
+    if (waits) {
+        *ret_position = rf_sched_position(s->sched, live);
+        *ret_nobody_can_run = rf_sched_nobody_can_run(s->sched, live);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return waits;
+}
+
 /* Segments weigh as many frames as they have. */
 static void add_progress(struct rf_job *job)
 {

@@ -265,6 +265,39 @@ static void answer_video(struct rf_call *c, const char *id)
     rf_answer_take(c, 200, "application/json", body, n);
 }
 
+/* The Video of a job of which nothing is done yet, from the request alone: the busiest answer reads nothing from disk.
+ * `id` "": a dry run. */
+static void answer_fresh(struct rf_call *c, struct submit *s, const char *id, int64_t created_ms)
+{
+    struct rf_plan plan;
+    struct rf_err err = {0};
+    enum rf_code rc = rf_request_plan(s->request, &plan, &err);
+    if (rc != RF_OK) {
+        rf_answer_failed(c, rc, NULL, &err);
+        return;
+    }
+    struct rf_job job = {.state = RF_JOB_QUEUED, .request = s->request, .priority = s->request->priority};
+    snprintf(job.id, sizeof job.id, "%s", id);
+    job.created_ms = created_ms;
+    job.remixed_from = (char *)(uintptr_t)s->job.remixed_from;
+    if (id[0] != '\0')
+        rf_store_waiting(c->app->store, id, &job.queue_position, &job.nobody_can_run);
+    job.n_tasks = plan.n_segments + 1;
+    job.tasks = rf_new_array(struct rf_task, (size_t)job.n_tasks);
+    for (int i = 0; i < job.n_tasks; i++) {
+        job.tasks[i].state = i == 0 ? RF_TASK_READY : RF_TASK_BLOCKED;
+        job.tasks[i].kind = i < plan.n_segments ? RF_TASK_SEGMENT : RF_TASK_ASSEMBLE;
+    }
+    struct rf_out t = {0};
+    rf_video_json(&t, NULL, &job);
+    free(job.tasks);
+    size_t n;
+    char *body = rf_out_take(&t, &n);
+    if (id[0] != '\0')
+        rf_answer_header(c, "openai-poll-after-ms", "1000");
+    rf_answer_take(c, 200, "application/json", body, n);
+}
+
 static void after_submit(struct rf_call *c)
 {
     struct submit *s = c->state;
@@ -283,8 +316,10 @@ static void after_submit(struct rf_call *c)
         if (s->job.input != NULL)
             rf_files_remove(c->app->files, s->job.id, s->input.disk_name);
         rf_answer_header(c, "Idempotent-Replayed", "true");
+        answer_video(c, s->job.id);
+    } else {
+        answer_fresh(c, s, s->job.id, s->op.now_ms);
     }
-    answer_video(c, s->job.id);
 }
 
 static void fill_op(struct rf_call *c, struct submit *s)
@@ -392,32 +427,6 @@ static bool parse(struct rf_call *c, struct submit *s)
     return rc == RF_OK;
 }
 
-/* What would become of the request: the Video of a job that does not exist, with id null. */
-static void answer_dry_run(struct rf_call *c, struct submit *s)
-{
-    struct rf_plan plan;
-    struct rf_err err = {0};
-    enum rf_code rc = rf_request_plan(s->request, &plan, &err);
-    if (rc != RF_OK) {
-        rf_answer_failed(c, rc, NULL, &err);
-        return;
-    }
-    struct rf_job job = {.state = RF_JOB_QUEUED, .request = s->request, .priority = s->request->priority};
-    job.created_ms = rf_now_ms();
-    job.n_tasks = plan.n_segments + 1;
-    job.tasks = rf_new_array(struct rf_task, (size_t)job.n_tasks);
-    for (int i = 0; i < job.n_tasks; i++) {
-        job.tasks[i].state = i == 0 ? RF_TASK_READY : RF_TASK_BLOCKED;
-        job.tasks[i].kind = i < plan.n_segments ? RF_TASK_SEGMENT : RF_TASK_ASSEMBLE;
-    }
-    struct rf_out t = {0};
-    rf_video_json(&t, NULL, &job);
-    free(job.tasks);
-    size_t n;
-    char *body = rf_out_take(&t, &n);
-    rf_answer_take(c, 200, "application/json", body, n);
-}
-
 void rf_submit_handle(struct rf_call *c)
 {
     struct submit *s = c->state;
@@ -430,7 +439,7 @@ void rf_submit_handle(struct rf_call *c)
     if (!parse(c, s))
         return;
     if (dry_run) {
-        answer_dry_run(c, s);
+        answer_fresh(c, s, "", rf_now_ms());
         return;
     }
     if (atomic_load(&c->app->stopping)) {
