@@ -23,13 +23,14 @@ static void *must(void *block)
 
 void *rf_calloc(size_t n, size_t size)
 {
-    return must(calloc(n ? n : 1, size ? size : 1));
+    return must(calloc(n > 0 ? n : 1, size > 0 ? size : 1));
 }
 
 void *rf_realloc(void *block, size_t n, size_t size)
 {
     RF_ASSERT(size == 0 || n <= SIZE_MAX / size);
-    return must(realloc(block, n * size ? n * size : 1));
+    size_t n_bytes = n * size;
+    return must(realloc(block, n_bytes > 0 ? n_bytes : 1));
 }
 
 char *rf_strdup(const char *text)
