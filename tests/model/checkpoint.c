@@ -46,7 +46,10 @@ struct checkpoint *checkpoint_load(const char *path)
         assert_true(c->n < CHECKPOINT_MAX);
         struct rf_st_entry entry = *rf_safetensors_at(file, i);
         entry.name = rf_strdup(entry.name);
-        entry.data = memcpy(malloc(entry.size_bytes + 1), entry.data, entry.size_bytes);
+        void *copy = malloc(entry.size_bytes + 1);
+        if (entry.size_bytes > 0)
+            memcpy(copy, entry.data, entry.size_bytes);
+        entry.data = copy;
         c->entries[c->n++] = entry;
     }
     rf_safetensors_close(&file);

@@ -24,8 +24,8 @@ static void gemm(bool transposed, int64_t m, int64_t n, int64_t k, const float *
 
 #else
 
-#define PANEL_M 96  /* a multiple of every gemm_mr (3, 6, 12) */
-#define PANEL_N 512 /* of every gemm_nr (16, 32) */
+#define PANEL_M 96  /* a multiple of every gemm_mr (4, 6, 12) */
+#define PANEL_N 512 /* of every gemm_nr (8, 16, 32) */
 #define PANEL_K 256
 
 static _Thread_local float panel_a[PANEL_M * PANEL_K] __attribute__((aligned(64)));

@@ -1,8 +1,8 @@
 /* The inner loops, once per vector width: the build compiles this file with RF_ISA plain, avx2 and avx512 (see
  * meson.build), each under its own name.
  *
- * v16 is sixteen floats whatever the machine: one AVX-512 register, two of AVX2, four of SSE. Sums run in sixteen lanes
- * that are added in a fixed order, so results do not depend on the number of threads.
+ * vec is one register of the machine (wider ones compile, but gcc keeps them in memory: seven times slower with AVX2).
+ * Sums run in its lanes, which are added in a fixed order, so results do not depend on the number of threads.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/kernels.h"
 #include "worker/engine/dtype.h"
@@ -18,95 +18,101 @@
 #define TEXT(a) #a
 #define QUOTED(a) TEXT(a)
 
-typedef float v16 __attribute__((vector_size(64)));
-typedef int32_t i16 __attribute__((vector_size(64)));
-typedef float v16_unaligned __attribute__((vector_size(64), aligned(4)));
-typedef int32_t i16_unaligned __attribute__((vector_size(64), aligned(4)));
+#ifdef __AVX512F__
+#define LANES 16
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef float vec_unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
 #define ALWAYS static inline __attribute__((always_inline))
 
-ALWAYS v16 load(const float *x)
+ALWAYS vec load(const float *x)
 {
-    return *(const v16_unaligned *)x;
+    return *(const vec_unaligned *)x;
 }
 
-ALWAYS void store(float *y, v16 v)
+ALWAYS void store(float *y, vec v)
 {
-    *(v16_unaligned *)y = v;
+    *(vec_unaligned *)y = v;
 }
 
-/* The last n < 16 elements; the rest is `fill`. */
-ALWAYS v16 load_part(const float *x, int64_t n, float fill)
+/* The last n < LANES elements; the rest is `fill`. */
+ALWAYS vec load_part(const float *x, int64_t n, float fill)
 {
-    float part[16];
-    for (int i = 0; i < 16; i++)
+    float part[LANES];
+    for (int i = 0; i < LANES; i++)
         part[i] = fill;
     memcpy(part, x, (size_t)n * sizeof *x);
     return load(part);
 }
 
-ALWAYS void store_part(float *y, v16 v, int64_t n)
+ALWAYS void store_part(float *y, vec v, int64_t n)
 {
-    float part[16];
+    float part[LANES];
     store(part, v);
     memcpy(y, part, (size_t)n * sizeof *y);
 }
 
-ALWAYS float sum16(v16 v)
+ALWAYS float sum_vec(vec v)
 {
-    float s[16];
+    float s[LANES];
     store(s, v);
-    for (int step = 8; step > 0; step /= 2)
+    for (int step = LANES / 2; step > 0; step /= 2)
         for (int i = 0; i < step; i++)
             s[i] += s[i + step];
     return s[0];
 }
 
-ALWAYS v16 all(float x)
+ALWAYS vec all(float x)
 {
-    return (v16){0} + x;
+    return (vec){0} + x;
 }
 
-ALWAYS v16 choose(i16 mask, v16 yes, v16 no)
+ALWAYS vec choose(ivec mask, vec yes, vec no)
 {
-    return (v16)(((i16)yes & mask) | ((i16)no & ~mask));
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
 }
 
 /* e^x to about 1 ulp. Below -87.3: tiny instead of denormal, and exactly 0 from -104 on, so masked scores vanish; above
  * 88.3: about 2e38, finite, so that 1 / (1 + e^x) needs no care. NaN stays NaN. */
-ALWAYS v16 exp16(v16 x)
+ALWAYS vec exp_vec(vec x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    i16 zero = x < all(-104.0f);
+    ivec zero = x < all(-104.0f);
     x = choose(x < all(-87.3f), all(-87.3f), x);
     x = choose(x > all(88.3f), all(88.3f), x);
-    v16 shifted = x * 1.44269504f + magic;
-    v16 n = shifted - magic;
-    v16 r = x - n * 0.693359375f; /* ln 2 in two parts, the first short enough to be exact times n */
+    vec shifted = x * 1.44269504f + magic;
+    vec n = shifted - magic;
+    vec r = x - n * 0.693359375f; /* ln 2 in two parts, the first short enough to be exact times n */
     r = r - n * -2.12194440e-4f;
-    v16 p = r * 1.9875691500e-4f + 1.3981999507e-3f; /* Cephes' minimax polynomial on [-ln2/2, ln2/2] */
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f; /* Cephes' minimax polynomial on [-ln2/2, ln2/2] */
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    i16 power = ((i16)shifted + 127) << 23; /* 2^n: the integer sits in the low bits of the rounded sum */
-    return choose(zero, all(0.0f), p * (v16)power);
+    ivec power = ((ivec)shifted + 127) << 23; /* 2^n: the integer sits in the low bits of the rounded sum */
+    return choose(zero, all(0.0f), p * (vec)power);
 }
 
-ALWAYS v16 gelu16(v16 z)
+ALWAYS vec gelu_vec(vec z)
 {
     /* 0.5 z (1 + tanh u) = z / (1 + e^(-2u)), u = sqrt(2/pi) (z + 0.044715 z^3) */
-    v16 u = 0.797884561f * (z + 0.044715f * z * z * z);
-    return z / (1.0f + exp16(-2.0f * u));
+    vec u = 0.797884561f * (z + 0.044715f * z * z * z);
+    return z / (1.0f + exp_vec(-2.0f * u));
 }
 
-ALWAYS v16 act16(v16 z, enum rf_act act)
+ALWAYS vec act_vec(vec z, enum rf_act act)
 {
     switch (act) {
     case RF_ACT_GELU_TANH:
-        return gelu16(z);
+        return gelu_vec(z);
     case RF_ACT_SILU:
-        return z / (1.0f + exp16(-z));
+        return z / (1.0f + exp_vec(-z));
     case RF_ACT_NONE:
     case RF_ACT_COUNT:
         break;
@@ -114,22 +120,22 @@ ALWAYS v16 act16(v16 z, enum rf_act act)
     return z;
 }
 
-/* Runs `whole` for each sixteen elements at i and `part` for the n - i that are left. */
-#define FOR_16(i, n, whole, part) \
+/* Runs `whole` for each LANES elements at i and `part` for the n - i that are left. */
+#define FOR_VECS(i, n, whole, part) \
     do { \
         int64_t i = 0; \
-        for (; i + 16 <= (n); i += 16) { whole; } \
+        for (; i + LANES <= (n); i += LANES) { whole; } \
         if (i < (n)) { part; } \
     } while (0)
 
 static void bias_act(float *y, const float *x, const float *bias, enum rf_act act, int64_t n)
 {
     if (bias == NULL)
-        FOR_16(i, n, store(y + i, act16(load(x + i), act)),
-               store_part(y + i, act16(load_part(x + i, n - i, 0), act), n - i));
+        FOR_VECS(i, n, store(y + i, act_vec(load(x + i), act)),
+               store_part(y + i, act_vec(load_part(x + i, n - i, 0), act), n - i));
     else
-        FOR_16(i, n, store(y + i, act16(load(x + i) + load(bias + i), act)),
-               store_part(y + i, act16(load_part(x + i, n - i, 0) + load_part(bias + i, n - i, 0), act), n - i));
+        FOR_VECS(i, n, store(y + i, act_vec(load(x + i) + load(bias + i), act)),
+               store_part(y + i, act_vec(load_part(x + i, n - i, 0) + load_part(bias + i, n - i, 0), act), n - i));
 }
 
 static void add_gated(float *y, const float *x, const float *bias, const float *gate, int64_t n)
@@ -142,8 +148,8 @@ static void add_gated(float *y, const float *x, const float *bias, const float *
 
 static void gelu_mul(float *y, const float *a, const float *b, int64_t n)
 {
-    FOR_16(i, n, store(y + i, gelu16(load(a + i)) * load(b + i)),
-           store_part(y + i, gelu16(load_part(a + i, n - i, 0)) * load_part(b + i, n - i, 0), n - i));
+    FOR_VECS(i, n, store(y + i, gelu_vec(load(a + i)) * load(b + i)),
+           store_part(y + i, gelu_vec(load_part(a + i, n - i, 0)) * load_part(b + i, n - i, 0), n - i));
 }
 
 static void axpby(float *y, float a, const float *x, float b, int64_t n)
@@ -159,30 +165,30 @@ static void axpby(float *y, float a, const float *x, float b, int64_t n)
 
 static float max_of(const float *x, int64_t n)
 {
-    v16 m = all(-INFINITY);
-    FOR_16(i, n,
-           v16 v = load(x + i);
+    vec m = all(-INFINITY);
+    FOR_VECS(i, n,
+           vec v = load(x + i);
            m = choose(v > m, v, m),
-           v16 v = load_part(x + i, n - i, -INFINITY);
+           vec v = load_part(x + i, n - i, -INFINITY);
            m = choose(v > m, v, m));
-    float lanes[16], best = -INFINITY;
+    float lanes[LANES], best = -INFINITY;
     store(lanes, m);
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < LANES; i++)
         best = lanes[i] > best ? lanes[i] : best;
     return best;
 }
 
 static float exp_sum(float *x, float scale, float offset, int64_t n)
 {
-    v16 sum = all(0);
-    FOR_16(i, n,
-           v16 p = exp16(load(x + i) * scale - offset);
+    vec sum = all(0);
+    FOR_VECS(i, n,
+           vec p = exp_vec(load(x + i) * scale - offset);
            store(x + i, p);
            sum += p,
-           v16 p = exp16(load_part(x + i, n - i, -INFINITY) * scale - offset);
+           vec p = exp_vec(load_part(x + i, n - i, -INFINITY) * scale - offset);
            store_part(x + i, p, n - i);
            sum += p);
-    return sum16(sum);
+    return sum_vec(sum);
 }
 
 static void scale_by(float *x, float factor, int64_t n)
@@ -193,20 +199,20 @@ static void scale_by(float *x, float factor, int64_t n)
 
 static float sum_of(const float *x, int64_t n)
 {
-    v16 sum = all(0);
-    FOR_16(i, n, sum += load(x + i), sum += load_part(x + i, n - i, 0));
-    return sum16(sum);
+    vec sum = all(0);
+    FOR_VECS(i, n, sum += load(x + i), sum += load_part(x + i, n - i, 0));
+    return sum_vec(sum);
 }
 
 static float sum_of_squares(const float *x, float mean, int64_t n)
 {
-    v16 sum = all(0);
-    FOR_16(i, n,
-           v16 d = load(x + i) - mean;
+    vec sum = all(0);
+    FOR_VECS(i, n,
+           vec d = load(x + i) - mean;
            sum += d * d,
-           v16 d = load_part(x + i, n - i, mean) - mean;
+           vec d = load_part(x + i, n - i, mean) - mean;
            sum += d * d);
-    return sum16(sum);
+    return sum_vec(sum);
 }
 
 static void layer_norm(float *y, const float *x, const float *scale, const float *shift, bool one_plus, float eps,
@@ -293,35 +299,33 @@ static void to_f32(float *y, const void *x, enum rf_dtype dtype, int64_t n)
 
 /* ---- matrix products ---- */
 
-/* GEMM_MR rows of GEMM_NV vectors are kept in registers: 24 of 32 with AVX-512, 12 of 16 otherwise. */
-#ifdef __AVX512F__
+/* GEMM_MR rows of GEMM_NV vectors are kept in registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 8 of 16 with SSE. */
+#if LANES == 16
 #define GEMM_MR 12
-#define GEMM_NV 2
-#elif defined(__AVX2__)
+#elif LANES == 8
 #define GEMM_MR 6
-#define GEMM_NV 1
 #else
-#define GEMM_MR 3
-#define GEMM_NV 1
+#define GEMM_MR 4
 #endif
+#define GEMM_NV 2
 
 static void gemm_tile(int64_t k, const float *a, const float *b, bool add, float *c, int64_t ldc, int mr, int nr)
 {
-    v16 acc[GEMM_MR][GEMM_NV] = {0};
+    vec acc[GEMM_MR][GEMM_NV] = {0};
     for (int64_t p = 0; p < k; p++) {
-        v16 bv[GEMM_NV];
+        vec bv[GEMM_NV];
         for (int j = 0; j < GEMM_NV; j++)
-            bv[j] = load(b + (p * GEMM_NV + j) * 16);
+            bv[j] = load(b + (p * GEMM_NV + j) * LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < GEMM_MR; i++)
             for (int j = 0; j < GEMM_NV; j++)
                 acc[i][j] += a[p * GEMM_MR + i] * bv[j];
     }
     for (int i = 0; i < mr; i++) {
-        for (int j = 0; j < GEMM_NV && j * 16 < nr; j++) {
-            float *at = c + i * ldc + j * 16;
-            int n = nr - j * 16;
-            if (n >= 16)
+        for (int j = 0; j < GEMM_NV && j * LANES < nr; j++) {
+            float *at = c + i * ldc + j * LANES;
+            int n = nr - j * LANES;
+            if (n >= LANES)
                 store(at, add ? load(at) + acc[i][j] : acc[i][j]);
             else
                 store_part(at, add ? load_part(at, n, 0) + acc[i][j] : acc[i][j], n);
@@ -344,5 +348,5 @@ const struct rf_kernels NAMED(rf_kernels_, RF_ISA) = {
     .to_f32 = to_f32,
     .gemm_tile = gemm_tile,
     .gemm_mr = GEMM_MR,
-    .gemm_nr = GEMM_NV * 16,
+    .gemm_nr = GEMM_NV * LANES,
 };
