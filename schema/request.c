@@ -382,8 +382,8 @@ static enum rf_code read_extra_body(struct rf_request_reader *in, const cJSON *v
     return rc;
 }
 
-static enum rf_code read_field(struct rf_request_reader *in, enum rf_field field, const cJSON *value, bool is_extra,
-                               struct rf_request *r)
+enum rf_code rf_request_read_field(struct rf_request_reader *in, enum rf_field field, const cJSON *value,
+                                   struct rf_request *r)
 {
     double x = 0;
     enum rf_code rc;
@@ -409,15 +409,7 @@ static enum rf_code read_field(struct rf_request_reader *in, enum rf_field field
     if (field == RF_FIELD_QUALITY)
         return cJSON_IsString(value) && strcmp(value->valuestring, "standard") == 0
                    ? RF_OK : rf_request_fail(in, "quality", "only 'standard' is known; use crf for the file's quality");
-    if (is_extra)
-        return rf_request_fail(in, "extra_body", "holds another extra_body");
     return read_extra_body(in, value, r);
-}
-
-enum rf_code rf_request_read_field(struct rf_request_reader *in, enum rf_field field, const cJSON *value,
-                                   struct rf_request *r)
-{
-    return read_field(in, field, value, true, r);
 }
 
 /* null means not given, as JSON clients write it. */
@@ -429,10 +421,12 @@ static enum rf_code read_object(struct rf_request_reader *in, const cJSON *objec
             return rf_request_unknown(in, value->string);
         if (cJSON_IsNull(value))
             continue;
+        if (is_extra && field == RF_FIELD_EXTRA_BODY)
+            return rf_request_fail(in, "extra_body", "holds another extra_body");
         if (r->given & UINT32_C(1) << field)
             return rf_request_fail(in, rf_request_fields[field].name, "is given twice");
         r->given |= UINT32_C(1) << field;
-        enum rf_code rc = read_field(in, (enum rf_field)field, value, is_extra, r);
+        enum rf_code rc = rf_request_read_field(in, (enum rf_field)field, value, r);
         if (rc != RF_OK)
             return rc;
     }

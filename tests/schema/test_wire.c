@@ -1,0 +1,222 @@
+/* The farm's messages: built, read back, and refused by name. SPDX-License-Identifier: Apache-2.0 */
+#include "schema/wire.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define WORKER "worker_0123456789abcdefghjkmnpqrs"
+#define JOB "video_01hzzzzzzzzzz0123456789abc"
+
+static cJSON *parse(const char *text)
+{
+    cJSON *json = NULL;
+    struct rf_err err = {0};
+    if (rf_json_parse(text, strlen(text), RF_WIRE_MAX_BYTES, &json, &err) != RF_OK)
+        fail_msg("%s: %s", text, err.msg);
+    return json;
+}
+
+static void registration_of_api_md_is_read_and_built_again(void **state)
+{
+    RF_AUTO(rf_json_destroy) cJSON *json = parse(
+        "{\"protocol\": 1, \"name\": \"host-cuda0\", \"build\": \"0.1.0\", \"host\": \"host\", \"pid\": 42,"
+        " \"device\": {\"kind\": \"cuda\", \"name\": \"NVIDIA H200\", \"memory_bytes\": 150754820096, \"precision\": \"bf16\"},"
+        " \"models\": [{\"name\": \"demo\", \"title\": \"Coloured shapes\", \"takes_text\": true, \"takes_image\": true,"
+        " \"hash\": \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", \"max_segment_frames\": 81,"
+        " \"sizes\": [\"192x128\"], \"defaults\": {\"size\": \"192x128\", \"num_frames\": 81, \"num_inference_steps\": 4,"
+        " \"switch_step\": 2, \"flow_shift\": 5.0, \"guidance_scale\": 1.0}, \"loras\": [\"demo_4steps\"], \"examples\": [\"…\"],"
+        " \"vocabulary\": [\"red\"], \"note\": \"n\", \"of_the_future\": 1}]}");
+    RF_AUTO(rf_wire_register_destroy) struct rf_wire_register *m = NULL, *again = NULL;
+    struct rf_err err = {0};
+    if (rf_wire_register_read(json, &m, &err) != RF_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(m->memory_bytes, 150754820096);
+    assert_int_equal(m->models[0].defaults.width, 192);
+    assert_int_equal(m->models[0].defaults.switch_step, 2);
+    assert_string_equal(m->models[0].defaults.name, "demo");
+    RF_AUTO(rf_json_destroy) cJSON *built = rf_wire_register_build(m);
+    assert_int_equal(rf_wire_register_read(built, &again, NULL), RF_OK);
+    RF_AUTO(rf_json_destroy) cJSON *rebuilt = rf_wire_register_build(again);
+    assert_true(cJSON_Compare(built, rebuilt, true));
+}
+
+static void wrong_registrations_are_refused_by_name(void **state)
+{
+    static const struct { const char *body, *says; } cases[] = {
+        {"[]", "registration"}, {"{}", "protocol is missing"}, {"{\"protocol\": \"1\"}", "protocol must be"},
+        {"{\"protocol\": 1}", "name is missing"}, {"{\"protocol\": 1, \"name\": \"\"}", "name is empty"},
+        {"{\"protocol\": 1, \"name\": \"w\"}", "device must be"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {}}", "device: kind is missing"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}}", "models must be"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{}]}", "models[0]: name is missing"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{\"name\": \"a\", \"hash\": \"A\"}]}", "hash"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{\"name\": \"a\"}, {\"name\": \"a\"}]}", "twice"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{\"name\": \"a\", \"sizes\": [1]}]}", "sizes"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{\"name\": \"a\", \"defaults\": "
+         "{\"size\": \"100x64\"}}]}", "defaults.size"},
+        {"{\"protocol\": 1, \"name\": \"w\", \"device\": {\"kind\": \"cpu\"}, \"models\": [{\"name\": \"a\", \"defaults\": "
+         "{\"num_inference_steps\": 4, \"switch_step\": 5}}]}", "switch_step"},
+    };
+    for (size_t i = 0; i < RF_COUNT_OF(cases); i++) {
+        RF_AUTO(rf_json_destroy) cJSON *json = parse(cases[i].body);
+        RF_AUTO(rf_wire_register_destroy) struct rf_wire_register *m = NULL;
+        struct rf_err err = {0};
+        if (rf_wire_register_read(json, &m, &err) != RF_ERR_INVALID || strstr(err.msg, cases[i].says) == NULL)
+            fail_msg("%s: '%s'", cases[i].body, err.msg);
+    }
+}
+
+static struct rf_request *request(void)
+{
+    struct rf_request *r = NULL;
+    RF_AUTO(rf_json_destroy) cJSON *json = parse("{\"prompt\": \"a\", \"num_frames\": 161}");
+    assert_int_equal(rf_request_parse(json, &r, NULL, NULL), RF_OK);
+    assert_int_equal(rf_request_resolve(r, &rf_model_defaults_builtin, 1, NULL, NULL, NULL), RF_OK);
+    return r;
+}
+
+static void lease_goes_over_the_wire_unchanged(void **state)
+{
+    RF_AUTO(rf_request_destroy) struct rf_request *r = request();
+    struct rf_wire_lease sent[2] = {
+        {.task_id = JOB ".1", .job_id = JOB, .lease = 17, .lease_ms = 30000, .attempt = 2, .kind = RF_TASK_SEGMENT, .index = 1,
+         .n_segments = 2, .first_frame = 80, .n_frames = 81, .n_frames_out = 161, .small_memory = true,
+         .start_image = "last-0.png"},
+        {.task_id = JOB ".2", .job_id = JOB, .lease = 18, .lease_ms = 30000, .attempt = 1, .kind = RF_TASK_ASSEMBLE, .index = 2,
+         .n_segments = 2, .n_frames_out = 322}};
+    for (int i = 0; i < 2; i++) {
+        struct rf_wire_lease got = {0};
+        RF_AUTO(rf_request_destroy) struct rf_request *asked = NULL;
+        struct rf_err err = {0};
+        sent[i].request_text = rf_request_to_text(r);
+        RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_lease_build(&sent[i]);
+        if (rf_wire_lease_read(json, &got, &asked, &err) != RF_OK)
+            fail_msg("%s", err.msg);
+        assert_string_equal(got.request_text, sent[i].request_text);
+        free(sent[i].request_text);
+        rf_wire_lease_finish(&(struct rf_wire_lease){.request_text = got.request_text});
+        sent[i].request_text = got.request_text = NULL;
+        assert_memory_equal(&got, &sent[i], sizeof got);
+        assert_int_equal(asked->n_frames, 161);
+    }
+}
+
+static void lease_that_contradicts_itself_is_refused(void **state)
+{
+    RF_AUTO(rf_request_destroy) struct rf_request *r = request();
+    struct rf_wire_lease l = {.task_id = JOB ".1", .job_id = JOB, .lease = 17, .lease_ms = 1, .attempt = 1,
+                              .kind = RF_TASK_SEGMENT, .index = 1, .n_segments = 2, .n_frames = 81, .n_frames_out = 161};
+    l.request_text = rf_request_to_text(r);
+    static const struct { const char *key, *value, *says; } cases[] = {
+        {"task_id", "\"" JOB ".0\"", "segment.index"}, {"task_id", "\"x\"", "do not fit"}, {"lease", "0", "lease"},
+        {"kind", "\"other\"", "kind"}, {"start_image", "\"../x\"", "start_image"}, {"request", "{}", "prompt is missing"},
+        {"segment", "null", "segment"}, {"segment", "{\"index\": 1, \"count\": 1}", "segment.index"}};
+    for (size_t i = 0; i < RF_COUNT_OF(cases); i++) {
+        RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_lease_build(&l);
+        cJSON_ReplaceItemInObjectCaseSensitive(json, cases[i].key, cJSON_Parse(cases[i].value));
+        struct rf_wire_lease got = {0};
+        struct rf_err err = {0};
+        if (rf_wire_lease_read(json, &got, NULL, &err) == RF_OK || strstr(err.msg, cases[i].says) == NULL)
+            fail_msg("%s=%s: '%s'", cases[i].key, cases[i].value, err.msg);
+    }
+    free(l.request_text);
+}
+
+static void reports_go_over_the_wire_unchanged(void **state)
+{
+    struct rf_wire_timing timings[] = {{"high_noise", 3, 1763900000000, 1.25}, {"load", -1, 1763900000001, 0}};
+    char *notes[] = {"one", "zwei …"};
+    struct rf_wire_report complete = {.kind = RF_REPORT_COMPLETE, .worker_id = WORKER, .lease = 5, .timings = timings,
+                                      .n_timings = 2, .notes = notes, .n_notes = 2, .result = {322, 64, 64, 32, 10.0625, 0.5}};
+    struct rf_wire_report failed = {.kind = RF_REPORT_FAIL, .worker_id = WORKER, .lease = 5, .timings = timings,
+                                    .n_timings = 1, .code = "no_memory", .message = (char *)"12 GiB", .retryable = true};
+    RF_AUTO(rf_json_destroy) cJSON *a = rf_wire_report_build(&complete), *b = rf_wire_report_build(&failed);
+    RF_AUTO(rf_wire_report_destroy) struct rf_wire_report *got = NULL;
+    assert_int_equal(rf_wire_report_read(a, RF_REPORT_COMPLETE, &got, NULL), RF_OK);
+    assert_memory_equal(got->timings, timings, sizeof timings);
+    assert_string_equal(got->notes[1], "zwei …");
+    assert_memory_equal(&got->result, &complete.result, sizeof got->result);
+    rf_wire_report_destroy(&got);
+    assert_int_equal(rf_wire_report_read(b, RF_REPORT_FAIL, &got, NULL), RF_OK);
+    assert_string_equal(got->code, "no_memory");
+    assert_string_equal(got->message, "12 GiB");
+    assert_true(got->retryable);
+}
+
+static void wrong_reports_are_refused_by_name(void **state)
+{
+    static const struct { const char *extra, *says; } cases[] = {
+        {"\"lease\": 0", "lease must"}, {"\"lease\": 1.5", "lease must"}, {"\"lease\": 1, \"code\": \"No Memory\"", "code"},
+        {"\"lease\": 1", "code is missing"}, {"\"lease\": 1, \"code\": \"io\", \"retryable\": 1", "retryable"},
+        {"\"lease\": 1, \"timings\": {}", "timings must"},
+        {"\"lease\": 1, \"timings\": [{\"stage\": \"lunch\"}]", "timings[0]: stage 'lunch'"},
+        {"\"lease\": 1, \"timings\": [{\"stage\": \"load\", \"started_at_ms\": 1, \"seconds\": -1}]", "seconds"}};
+    for (size_t i = 0; i < RF_COUNT_OF(cases); i++) {
+        char body[256];
+        snprintf(body, sizeof body, "{\"worker_id\": \"" WORKER "\", %s}", cases[i].extra);
+        RF_AUTO(rf_json_destroy) cJSON *json = parse(body);
+        RF_AUTO(rf_wire_report_destroy) struct rf_wire_report *r = NULL;
+        struct rf_err err = {0};
+        if (rf_wire_report_read(json, RF_REPORT_FAIL, &r, &err) != RF_ERR_INVALID || strstr(err.msg, cases[i].says) == NULL)
+            fail_msg("%s: '%s'", body, err.msg);
+    }
+}
+
+static void small_messages_go_over_the_wire_unchanged(void **state)
+{
+    struct rf_wire_heartbeat h = {.worker_id = WORKER, .lease = 9, .stage = "decode", .step = 1, .steps = 4, .fraction = 0.75}, h2;
+    RF_AUTO(rf_json_destroy) cJSON *a = rf_wire_heartbeat_build(&h);
+    assert_int_equal(rf_wire_heartbeat_read(a, &h2, NULL), RF_OK);
+    assert_int_equal(h2.lease, 9);
+    assert_string_equal(h2.stage, "decode");
+    assert_true(h2.fraction == 0.75);
+    struct rf_wire_heartbeat_answer c = {true, 30000}, c2;
+    RF_AUTO(rf_json_destroy) cJSON *b = rf_wire_heartbeat_answer_build(&c);
+    assert_int_equal(rf_wire_heartbeat_answer_read(b, &c2, NULL), RF_OK);
+    assert_true(c2.cancel && c2.lease_ms == 30000);
+    struct rf_wire_lease_ask q = {WORKER, 30000}, q2;
+    RF_AUTO(rf_json_destroy) cJSON *d = rf_wire_lease_ask_build(&q);
+    assert_int_equal(rf_wire_lease_ask_read(d, &q2, NULL), RF_OK);
+    assert_int_equal(q2.wait_ms, 30000);
+    struct rf_wire_registered r = {WORKER, 30000, 5000}, r2;
+    RF_AUTO(rf_json_destroy) cJSON *e = rf_wire_registered_build(&r);
+    assert_int_equal(rf_wire_registered_read(e, &r2, NULL), RF_OK);
+    assert_string_equal(r2.worker_id, WORKER);
+    RF_AUTO(rf_json_destroy) cJSON *bad = parse("{\"worker_id\": \"worker_../../x\"}");
+    char id[RF_WORKER_ID_SIZE];
+    assert_int_equal(rf_wire_worker_id_read(bad, id, NULL), RF_ERR_INVALID);
+}
+
+static void task_ids_are_taken_apart(void **state)
+{
+    char job[RF_JOB_ID_SIZE];
+    int index = -1;
+    assert_true(rf_task_id_parse(JOB ".600", job, &index));
+    assert_string_equal(job, JOB);
+    assert_int_equal(index, 600);
+    static const char *const bad[] = {JOB, JOB ".", JOB ".601", JOB ".01", JOB ".-1", JOB ".1 ", JOB ".1.1", "video_1.1", ".1",
+                                      JOB ".99999999999", "video_01hzzzzzzzzzz0123456789abu.1"};
+    for (size_t i = 0; i < RF_COUNT_OF(bad); i++)
+        assert_false(rf_task_id_parse(bad[i], job, &index));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(registration_of_api_md_is_read_and_built_again),
+        cmocka_unit_test(wrong_registrations_are_refused_by_name),
+        cmocka_unit_test(lease_goes_over_the_wire_unchanged),
+        cmocka_unit_test(lease_that_contradicts_itself_is_refused),
+        cmocka_unit_test(reports_go_over_the_wire_unchanged),
+        cmocka_unit_test(wrong_reports_are_refused_by_name),
+        cmocka_unit_test(small_messages_go_over_the_wire_unchanged),
+        cmocka_unit_test(task_ids_are_taken_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
