@@ -45,6 +45,7 @@ static void pair_finish(struct rf_pair *pair)
 struct rf_catalogue_model *rf_catalogue_model_create(void)
 {
     struct rf_catalogue_model *m = rf_new(struct rf_catalogue_model);
+    m->about.note = rf_strdup("");
     m->about.max_segment_frames = RF_DEFAULT_SEGMENT_FRAMES;
     m->default_lora_text = m->default_lora_image = -1;
     return m;
@@ -238,8 +239,6 @@ static void describe(struct rf_catalogue_model *m)
     struct rf_wire_model *about = &m->about;
     about->takes_text = m->text_experts.high != NULL;
     about->takes_image = m->image_experts.high != NULL;
-    if (about->note == NULL)
-        about->note = rf_strdup("");
     about->defaults.name = about->name;
     about->defaults.max_segment_frames = about->max_segment_frames;
 }

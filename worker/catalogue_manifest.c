@@ -15,7 +15,7 @@
 #define MAX_TEXTS 4096
 #define MAX_SIDE 8192
 
-/* A required or optional string; *ret_text new or NULL. */
+/* A required or optional string: replaces *ret_text, which an absent one leaves alone. */
 static enum rf_code read_text(const cJSON *object, const char *name, bool required, char **ret_text, struct rf_err *err)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
@@ -23,6 +23,7 @@ static enum rf_code read_text(const cJSON *object, const char *name, bool requir
         return RF_OK;
     if (!cJSON_IsString(item) || item->valuestring[0] == '\0')
         return rf_fail(err, RF_ERR_FORMAT, "\"%s\" must be a text%s", name, item ? "" : "; it is missing");
+    free(*ret_text);
     *ret_text = rf_strdup(item->valuestring);
     return RF_OK;
 }
