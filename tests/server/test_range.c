@@ -24,6 +24,8 @@ static const struct {
     {"bytes=9-99999999999999999999999999", 10, RF_RANGE_PART, 9, 1},
     {"bytes=10-", 10, RF_RANGE_UNSATISFIABLE, 0, 0},
     {"bytes=99999999999999999999999-", 10, RF_RANGE_UNSATISFIABLE, 0, 0},
+    {"bytes=0-10", 10, RF_RANGE_PART, 0, 10},
+    {"bytes=18446744073709551616-", 10, RF_RANGE_UNSATISFIABLE, 0, 0}, /* 2^64: would wrap to 0 */
     {"bytes=-3", 10, RF_RANGE_PART, 7, 3},
     {"bytes=-99", 10, RF_RANGE_PART, 0, 10},
     {"bytes=-0", 10, RF_RANGE_UNSATISFIABLE, 0, 0},
