@@ -74,9 +74,10 @@ int main(int argc, char **argv)
     if (rc != RF_OK)
         fprintf(stderr, "%s\n", err.msg);
     else
-        printf("%dx%d, %d frames, %d threads: interpolate %.2f s (cpu %.2f, +%ld MiB), encode %d frames %.2f s (cpu %.2f, "
-               "%lld bytes)\n", width, height, n, n_threads, middle - wall, middle_cpu - cpu, peak - before, info.n_frames,
-               end - middle, end_cpu - middle_cpu, (long long)info.size_bytes);
+        printf("%dx%d, %d threads: interpolate %d frames %.2f s (cpu %.2f, +%ld MiB), "
+               "encode %d frames %.2f s (cpu %.2f, %lld bytes)\n",
+               width, height, n_threads, n, middle - wall, middle_cpu - cpu, peak - before, info.n_frames, end - middle,
+               end_cpu - middle_cpu, (long long)info.size_bytes);
     free(clip);
     free(s.frames);
     return rc == RF_OK ? 0 : 1;

@@ -14,8 +14,8 @@ const char *test_path(const char *name);
 void test_write_file(const char *path, const void *bytes, size_t n);
 uint8_t *test_read_file(const char *path, size_t *ret_n);
 
-/* A scene at time t (in given frames): textured ground panning (dx, dy) pixels per unit, a bright disc going the other way.
- * Smooth enough that fractions of a pixel are meaningful. */
+/* A scene at time t (in given frames): textured ground panning (dx, dy) pixels per unit, a bright disc going the
+ * other way. Smooth enough that fractions of a pixel are meaningful. */
 void test_scene(uint8_t *rgb, int width, int height, double t, double dx, double dy);
 void test_fill(uint8_t *rgb, int width, int height, int r, int g, int b);
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/media/helpers.h"
+#include "worker/media/video.h"
 
 #define WIDTH 96
 #define HEIGHT 64
@@ -18,7 +19,8 @@
 static const struct rf_video_opts plain = { .width = WIDTH, .height = HEIGHT, .fps = 32 };
 
 /* n frames of the moving scene from number `first` on. */
-static enum rf_code write_scene(const char *path, const struct rf_video_opts *opts, int first, int n, struct rf_err *err)
+static enum rf_code write_scene(const char *path, const struct rf_video_opts *opts, int first, int n,
+                                struct rf_err *err)
 {
     uint8_t *rgb = rf_new_array(uint8_t, (size_t)opts->width * (size_t)opts->height * 3);
     RF_AUTO(rf_video_writer_destroy) struct rf_video_writer *w = NULL;
@@ -114,7 +116,8 @@ static void frame_out_of_range_is_refused_by_number(void **state)
 static void same_input_gives_the_same_bytes(void **state)
 {
     size_t n_a, n_b;
-    uint8_t *a = test_read_file(scene_file("a.mp4", 0, 40), &n_a), *b = test_read_file(scene_file("b.mp4", 0, 40), &n_b);
+    uint8_t *a = test_read_file(scene_file("a.mp4", 0, 40), &n_a);
+    uint8_t *b = test_read_file(scene_file("b.mp4", 0, 40), &n_b);
     assert_int_equal(n_a, n_b);
     assert_memory_equal(a, b, n_a);
     free(a);
@@ -140,8 +143,9 @@ static void crf_and_preset_reach_the_encoder(void **state)
 
 static void flat_colours_survive_within_two_levels(void **state)
 {
-    static const int colours[][3] = { { 0, 0, 0 },      { 255, 255, 255 }, { 128, 128, 128 }, { 255, 0, 0 }, { 0, 255, 0 },
-                                      { 0, 0, 255 },    { 255, 255, 0 },   { 0, 255, 255 },   { 255, 0, 255 },
+    static const int colours[][3] = { { 0, 0, 0 },      { 255, 255, 255 }, { 128, 128, 128 },
+                                      { 255, 0, 0 },    { 0, 255, 0 },     { 0, 0, 255 },
+                                      { 255, 255, 0 },  { 0, 255, 255 },   { 255, 0, 255 },
                                       { 200, 120, 40 }, { 17, 34, 51 },    { 250, 128, 114 } };
     struct rf_video_opts opts = plain;
     opts.crf = 4;
@@ -160,6 +164,31 @@ static void flat_colours_survive_within_two_levels(void **state)
         if (worst > 2) /* 2 is what 8-bit limited range costs; BT.601 in one direction alone makes it 36 */
             fail_msg("colour %zu came back %d levels away", i, worst);
     }
+}
+
+/* The numbers that players expect, from the BT.709 specification: both directions wrong alike would hide from a
+ * round trip. */
+static void stored_numbers_are_those_of_bt709(void **state)
+{
+    static const struct {
+        uint8_t rgb[3], yuv[3];
+    } cases[] = { { { 0, 0, 0 }, { 16, 128, 128 } },    { { 255, 255, 255 }, { 235, 128, 128 } },
+                  { { 255, 0, 0 }, { 63, 102, 240 } },  { { 0, 255, 0 }, { 173, 42, 26 } },
+                  { { 0, 0, 255 }, { 32, 240, 118 } },  { { 255, 255, 0 }, { 219, 16, 138 } },
+                  { { 0, 255, 255 }, { 188, 154, 16 } } };
+    AVFrame *f = av_frame_alloc();
+    f->format = AV_PIX_FMT_YUV420P;
+    f->width = f->height = 16;
+    assert_int_equal(av_frame_get_buffer(f, 0), 0);
+    for (size_t i = 0; i < RF_COUNT_OF(cases); i++) {
+        uint8_t rgb[16 * 16 * 3];
+        test_fill(rgb, 16, 16, cases[i].rgb[0], cases[i].rgb[1], cases[i].rgb[2]);
+        struct rf_yuv planes = rf_video_planes(f);
+        rf_yuv_from_rgb(rgb, 16, 16, &planes);
+        for (int p = 0; p < 3; p++)
+            assert_int_equal(f->data[p][5 * f->linesize[p] + 3], cases[i].yuv[p]);
+    }
+    av_frame_free(&f);
 }
 
 /* A red bar on grey, its edges on even columns: with chroma sited left on both sides its centre of colour stays put. */
@@ -251,13 +280,25 @@ static void sheet_shows_first_to_last_frame(void **state)
     assert_int_equal(sheet.height, 2 * HEIGHT);
     assert_int_equal(rf_video_frame(path, 129, &last, NULL), RF_OK);
     for (int y = 0; y < HEIGHT; y++) /* same size: the last cell is the frame itself */
-        assert_memory_equal(sheet.rgb + ((HEIGHT + y) * 4 * WIDTH + 3 * WIDTH) * 3, last.rgb + y * WIDTH * 3, WIDTH * 3);
+        assert_memory_equal(sheet.rgb + ((HEIGHT + y) * 4 + 3) * WIDTH * 3, last.rgb + y * WIDTH * 3, WIDTH * 3);
     RF_AUTO(rf_image_finish) struct rf_image small = { 0 };
     assert_int_equal(rf_video_sheet(path, 5, 3, 30, &small, NULL), RF_OK);
     assert_int_equal(small.width, 150);
     assert_int_equal(small.height, 60);
     assert_int_equal(rf_video_sheet(path, 0, 3, 30, &small, NULL), RF_ERR_INVALID);
     assert_int_equal(rf_video_sheet(path, 100, 3, 300, &small, NULL), RF_ERR_INVALID);
+}
+
+static void sheet_of_neighbours_skips_none(void **state)
+{
+    const char *path = scene_file("six.mp4", 0, 6);
+    RF_AUTO(rf_image_finish) struct rf_image sheet = { 0 };
+    assert_int_equal(rf_video_sheet(path, 1, 6, WIDTH, &sheet, NULL), RF_OK);
+    for (int i = 0; i < 6; i++) {
+        RF_AUTO(rf_image_finish) struct rf_image image = { 0 };
+        assert_int_equal(rf_video_frame(path, i, &image, NULL), RF_OK);
+        assert_memory_equal(sheet.rgb + i * FRAME_BYTES, image.rgb, FRAME_BYTES);
+    }
 }
 
 /* ---- what goes wrong outside ---- */
@@ -353,12 +394,14 @@ int main(void)
         cmocka_unit_test(same_input_gives_the_same_bytes),
         cmocka_unit_test(crf_and_preset_reach_the_encoder),
         cmocka_unit_test(flat_colours_survive_within_two_levels),
+        cmocka_unit_test(stored_numbers_are_those_of_bt709),
         cmocka_unit_test(colour_does_not_move_sideways),
         cmocka_unit_test(joined_segments_are_one_clip),
         cmocka_unit_test(joining_long_segments_keeps_every_frame_at_the_seam),
         cmocka_unit_test(joining_refuses_a_wrong_count),
         cmocka_unit_test(joining_refuses_other_sizes_and_options),
         cmocka_unit_test(sheet_shows_first_to_last_frame),
+        cmocka_unit_test(sheet_of_neighbours_skips_none),
         cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(video_without_frames_is_refused),
         cmocka_unit_test(full_disk_is_an_error_that_names_the_file),

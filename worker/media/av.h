@@ -10,8 +10,8 @@
 
 #include "schema/err.h"
 
-/* Every public function of this room calls it first. FFmpeg prints to stderr by default; from here on its last complaint
- * is kept per thread instead, to end up in the message of rf_av_fail(), and nothing is printed. */
+/* Every public function of this room calls it first. FFmpeg prints to stderr by default; from here on its last
+ * complaint is kept per thread instead, to end up in the message of rf_av_fail(), and nothing is printed. */
 void rf_av_begin(void);
 
 /* rf_fail() with the code that fits FFmpeg's negative `av_error` and its words after ours:

@@ -73,8 +73,8 @@ static void chroma_row_444(const struct forward *c, const uint8_t *rgb, int widt
     }
 }
 
-/* Sited left: a sample covers columns 2x-1, 2x, 2x+1 with weights 1 2 1 and both rows alike. A plain 2x2 mean would move
- * all colour a quarter pixel to the right. */
+/* Sited left: a sample covers columns 2x-1, 2x, 2x+1 with weights 1 2 1 and both rows alike. A plain 2x2 mean would
+ * move all colour a quarter pixel to the right. */
 static void chroma_row_420(const struct forward *c, const uint8_t *top, const uint8_t *bottom, int width, uint8_t *u,
                            uint8_t *v)
 {

@@ -30,7 +30,8 @@ static bool same_stream(const AVCodecParameters *a, const AVCodecParameters *b)
            (a->extradata_size == 0 || memcmp(a->extradata, b->extradata, (size_t)a->extradata_size) == 0);
 }
 
-static enum rf_code start_output(struct join *j, const AVCodecParameters *like, const char *out_path, struct rf_err *err)
+static enum rf_code start_output(struct join *j, const AVCodecParameters *like, const char *out_path,
+                                 struct rf_err *err)
 {
     enum rf_code rc = rf_mp4_open(out_path, &j->mux, err);
     if (rc != RF_OK)
@@ -96,8 +97,8 @@ static enum rf_code check_result(const char *path, int n_frames, int fps, struct
     if (rc != RF_OK)
         return rc;
     if (t.n_frames != n_frames || t.fps != fps || t.first != 0)
-        return rf_fail(err, RF_ERR_FORMAT, "%d frames at %d per second from %lld instead of %d at %d from 0", t.n_frames,
-                       t.fps, (long long)t.first, n_frames, fps);
+        return rf_fail(err, RF_ERR_FORMAT, "%d frames at %d per second from %lld instead of %d at %d from 0",
+                       t.n_frames, t.fps, (long long)t.first, n_frames, fps);
     return RF_OK;
 }
 

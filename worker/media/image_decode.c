@@ -1,5 +1,5 @@
-/* Image files from outside become RGB of the size asked for. The file's structure has been checked by image_head.c; here
- * libavcodec makes the pixels and we turn, blend, crop and scale them.
+/* Image files from outside become RGB of the size asked for. The file's structure has been checked by image_head.c;
+ * here libavcodec makes the pixels and we turn, blend, crop and scale them.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/media/media.h"
 
@@ -177,7 +177,8 @@ static enum rf_code turn(struct rf_image *image, int orientation, struct rf_err 
     bool back_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
     bool back_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
     struct rf_image turned;
-    enum rf_code rc = image_init(&turned, swap ? image->height : image->width, swap ? image->width : image->height, err);
+    int width = swap ? image->height : image->width, height = swap ? image->width : image->height;
+    enum rf_code rc = image_init(&turned, width, height, err);
     if (rc != RF_OK)
         return rc;
     uint8_t *out = turned.rgb;

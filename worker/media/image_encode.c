@@ -45,7 +45,8 @@ static enum rf_code open_encoder(const struct kind *kind, const struct rf_image 
     return RF_OK;
 }
 
-static enum rf_code fill_frame(const struct kind *kind, const struct rf_image *image, AVFrame *frame, struct rf_err *err)
+static enum rf_code fill_frame(const struct kind *kind, const struct rf_image *image, AVFrame *frame,
+                               struct rf_err *err)
 {
     frame->format = kind->pix_fmt;
     frame->width = image->width;

@@ -1,7 +1,7 @@
 /* Walks PNG, JPEG and WebP files: magic bytes, size, orientation, completeness. See image_head.h.
  *
- * This is the door for bytes from strangers. Every read is checked against the end, every count has a limit, and only the
- * parts that make the picture are copied on. tests/fuzz/fuzz_image.c knocks at it.
+ * This is the door for bytes from strangers. Every read is checked against the end, every count has a limit, and
+ * only the parts that make the picture are copied on. tests/fuzz/fuzz_image.c knocks at it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/media/image_head.h"
 
@@ -13,7 +13,7 @@
 enum {
     MAX_SIDE = 16384,
     MAX_PIXELS = 64 * 1000 * 1000,
-    MAX_SCANS = 64, /* a progressive JPEG has about ten; each costs a pass over the whole picture, however few its bytes */
+    MAX_SCANS = 64, /* a progressive JPEG has about ten; each costs a pass over the picture, however few its bytes */
 };
 
 /* The file, and the copy that grows from it: never longer than the file. */
@@ -109,7 +109,8 @@ static enum rf_code walk_png(struct walk *w, struct rf_err *err)
         if (memcmp(type, "eXIf", 4) == 0)
             w->head->orientation = exif_orientation(data, n);
         bool end = memcmp(type, "IEND", 4) == 0;
-        if (is_head || end || memcmp(type, "PLTE", 4) == 0 || memcmp(type, "tRNS", 4) == 0 || memcmp(type, "IDAT", 4) == 0)
+        if (is_head || end || memcmp(type, "PLTE", 4) == 0 || memcmp(type, "tRNS", 4) == 0 ||
+            memcmp(type, "IDAT", 4) == 0)
             keep(w, w->at, n + 12);
         if (end)
             return RF_OK;
@@ -120,27 +121,30 @@ static enum rf_code walk_png(struct walk *w, struct rf_err *err)
 
 /* ---- JPEG: markers with a length, entropy-coded data after each start of scan ---- */
 
-enum { SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DNL = 0xdc, APP1 = 0xe1, APP14 = 0xee, RST0 = 0xd0, RST7 = 0xd7 };
+enum {
+    DHT = 0xc4, RST0 = 0xd0, RST7 = 0xd7, SOI, EOI, SOS, DQT, DNL, DRI, /* in a row from RST7 on */
+    APP1 = 0xe1, APP14 = 0xee,
+};
 
 static bool starts_frame(int marker)
 {
-    return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
+    return marker >= 0xc0 && marker <= 0xcf && marker != DHT && marker != 0xc8 && marker != 0xcc;
 }
 
 static bool makes_pixels(int marker)
 {
-    return marker == 0xc4 || marker == 0xdb || marker == 0xdd || marker == SOS || marker == APP14 || starts_frame(marker);
+    return marker == DHT || marker == DQT || marker == DRI || marker == SOS || marker == APP14 || starts_frame(marker);
 }
 
 static enum rf_code read_frame_header(int marker, const uint8_t *data, size_t n, struct rf_image_head *head,
                                       struct rf_err *err)
 {
     if (marker > 0xc2)
-        return rf_fail(err, RF_ERR_FORMAT, "a JPEG of a rare sort (lossless or arithmetic); save it as an ordinary one");
+        return rf_fail(err, RF_ERR_FORMAT, "a JPEG of a rare sort (lossless or arithmetic); save it as a common one");
     if (n < 6 || data[0] != 8)
         return rf_fail(err, RF_ERR_FORMAT, "a JPEG with other than 8 bits per colour; save it with 8");
     if (data[5] == 4)
-        return rf_fail(err, RF_ERR_FORMAT, "a JPEG in printing inks (CMYK), whose look depends on the press; save it as RGB");
+        return rf_fail(err, RF_ERR_FORMAT, "a JPEG in printing inks (CMYK), whose look a press decides; save as RGB");
     if (data[5] != 1 && data[5] != 3)
         return rf_fail(err, RF_ERR_FORMAT, "a JPEG with %d colour components", data[5]);
     if (head->width != 0)
@@ -184,7 +188,8 @@ static enum rf_code walk_jpeg(struct walk *w, struct rf_err *err)
         if (marker == APP1 && w->head->orientation == 1)
             w->head->orientation = named_exif_orientation(data, n - 2);
         if (marker == SOS && (w->head->width == 0 || ++n_scans > MAX_SCANS))
-            return rf_fail(err, RF_ERR_FORMAT, "the JPEG file is damaged: a scan without a frame, or over %d", MAX_SCANS);
+            return rf_fail(err, RF_ERR_FORMAT, "the JPEG file is damaged: a scan with no frame, or over %d",
+                           MAX_SCANS);
         size_t end = marker == SOS ? skip_scan(w, w->at + 2 + n) : w->at + 2 + n;
         if (makes_pixels(marker))
             keep(w, w->at, end - w->at);
@@ -240,7 +245,8 @@ static enum rf_code walk_webp(struct walk *w, struct rf_err *err)
                 return rc;
         }
         if (memcmp(type, "EXIF", 4) == 0)
-            w->head->orientation = n > 0 && data[0] == 'E' ? named_exif_orientation(data, n) : exif_orientation(data, n);
+            w->head->orientation = n > 0 && data[0] == 'E' ? named_exif_orientation(data, n)
+                                                           : exif_orientation(data, n);
         if (extended || picture || memcmp(type, "ALPH", 4) == 0)
             keep(w, w->at, 8 + padded);
         n_pictures += picture;
@@ -260,7 +266,8 @@ void rf_image_head_finish(struct rf_image_head *head)
     head->bytes = NULL;
 }
 
-enum rf_code rf_image_head_read(const void *bytes, size_t size_bytes, struct rf_image_head *ret_head, struct rf_err *err)
+enum rf_code rf_image_head_read(const void *bytes, size_t size_bytes, struct rf_image_head *ret_head,
+                                struct rf_err *err)
 {
     RF_AUTO(rf_image_head_finish) struct rf_image_head head = { .orientation = 1 };
     struct walk w = { .in = bytes, .size = size_bytes, .head = &head };

@@ -19,8 +19,9 @@ struct rf_image_head {
 void rf_image_head_finish(struct rf_image_head *head);
 
 /* Walks the whole container, without decoding: a file cut short anywhere is refused here.
- *   RF_ERR_FORMAT  no PNG, JPEG or WebP, damaged, cut short, animated, or of a sort we do not take; the message says which
+ *   RF_ERR_FORMAT  no PNG, JPEG or WebP, damaged, cut short, animated, or of a sort we do not take: the message says so
  *   RF_ERR_LIMIT   too large */
-enum rf_code rf_image_head_read(const void *bytes, size_t size_bytes, struct rf_image_head *ret_head, struct rf_err *err);
+enum rf_code rf_image_head_read(const void *bytes, size_t size_bytes, struct rf_image_head *ret_head,
+                                struct rf_err *err);
 
 #endif

@@ -1,9 +1,9 @@
 /* Doubling the frame rate with FFmpeg's minterpolate, on all cores.
  *
- * The filter knows one thread, so the clip is cut into chunks of a fixed length, each run through a filter of its own. A
- * chunk starts WARM_UP frames early, because the search for motion starts from the vectors of the frames before; without
- * it the first invented frame of a chunk would differ from what one long run gives (NOTES.md has the measurements).
- * Where the cuts lie depends on the clip alone: the same frames come out whatever the number of threads.
+ * The filter knows one thread, so the clip is cut into chunks of a fixed length, each run through a filter of its
+ * own. A chunk starts WARM_UP frames early, because the search for motion starts from the vectors of the frames
+ * before; without it the first invented frame of a chunk would differ from what one long run gives (NOTES.md has the
+ * measurements). Where the cuts lie depends on the clip alone: the same frames come out whatever the number of threads.
  *
  * Only invented frames are taken from the filter. The caller's own frames never leave RGB, so they stay exact; the
  * filter works on 4:4:4 in full range, where the trip there and back costs half a level and keeps brightness.
@@ -84,8 +84,8 @@ static enum rf_code filter_init(struct filter *f, const struct clip *clip, struc
     int ret = avfilter_graph_create_filter(&f->source, avfilter_get_by_name("buffer"), "in", source_options, NULL,
                                            f->graph);
     if (ret >= 0)
-        ret = avfilter_graph_create_filter(&doubler, avfilter_get_by_name("minterpolate"), "double", filter_options, NULL,
-                                           f->graph);
+        ret = avfilter_graph_create_filter(&doubler, avfilter_get_by_name("minterpolate"), "double", filter_options,
+                                           NULL, f->graph);
     if (ret >= 0)
         ret = avfilter_graph_create_filter(&f->sink, avfilter_get_by_name("buffersink"), "out", NULL, NULL, f->graph);
     if (ret >= 0)
@@ -150,8 +150,8 @@ static bool note_invented(struct work *w)
     return go_on;
 }
 
-/* Takes what the filter has ready; keeps the invented frames of this chunk. Its clock runs at 32 a second: odd numbers are
- * invented. */
+/* Takes what the filter has ready; keeps the invented frames of this chunk. Its clock runs at 32 a second: odd
+ * numbers are invented. */
 static enum rf_code drain(struct work *w, struct filter *f, struct chunk *c, int *n_kept, struct rf_err *err)
 {
     RF_AUTO(av_frame_free) AVFrame *frame = av_frame_alloc();

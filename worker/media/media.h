@@ -39,8 +39,8 @@ struct rf_video_opts {
     int n_threads;       /* of the encoder; 0: four. The bits depend on it, so it never follows the number of cores */
 };
 
-/* H.264 in mp4 as browsers play it: yuv420p, BT.709 limited range and tagged so, constant rate, starting at 0, one closed
- * GOP per second or two, index in front. The same opts give streams that join without re-encoding. */
+/* H.264 in mp4 as browsers play it: yuv420p, BT.709 limited range and tagged so, constant rate, starting at 0, one
+ * closed GOP per second or two, index in front. The same opts give streams that join without re-encoding. */
 struct rf_video_writer;
 enum rf_code rf_video_writer_open(const char *path, const struct rf_video_opts *opts,
                                   struct rf_video_writer **ret_writer, struct rf_err *err);
@@ -60,7 +60,7 @@ enum rf_code rf_video_probe(const char *path, struct rf_video_info *ret_info, st
 
 /* Joins the streams of n files, all written with the same opts, without re-encoding and checks the result: exactly
  * n_frames at fps, no gap, no repeat.
- *   RF_ERR_FORMAT  a file is damaged, does not fit the first, or the count is not n_frames; out_path is then of no use */
+ *   RF_ERR_FORMAT  a file is damaged, does not fit the first, or the count is not n_frames: do not use out_path */
 enum rf_code rf_video_concat(const char *const *paths, int n_paths, const char *out_path, int n_frames, int fps,
                              struct rf_err *err);
 
@@ -72,9 +72,9 @@ enum rf_code rf_video_sheet(const char *path, int columns, int rows, int cell_wi
 
 /* ---- interpolation ---- */
 
-/* Doubles the rate with FFmpeg's motion-compensated filter: n frames give 2n - 1, in order, the given ones unchanged and
- * between each pair an invented one. The clip is cut into chunks that overlap and run on n_threads (0: one per core). The
- * frames do not depend on the number of threads. Takes about 320 bytes a pixel for each thread.
+/* Doubles the rate with FFmpeg's motion-compensated filter: n frames give 2n - 1, in order, the given ones unchanged
+ * and between each pair an invented one. The clip is cut into chunks that overlap and run on n_threads (0: one per
+ * core). The frames do not depend on the number of threads. Takes about 350 bytes a pixel for each thread.
  *   frames    [n, height, width, 3], any size
  *   emit      called for every output frame, in order, in the caller's thread; an error ends the work
  *   progress  `done` of `total` = n - 1 invented frames are made, in the caller's thread; false stops the work with

@@ -182,8 +182,8 @@ enum rf_code rf_mp4_timeline(AVFormatContext *demux, struct rf_timeline *ret_tim
 
 enum rf_code rf_mp4_seek(AVFormatContext *demux, const struct rf_timeline *t, int frame, struct rf_err *err)
 {
-    /* Seeking goes by decoding time, which runs ahead of the time shown by the reordering depth, 16 at most. Times before
-     * the first are taken as the first. */
+    /* Seeking goes by decoding time, which runs ahead of the time shown by the reordering depth, 16 at most. Times
+     * before the first are taken as the first. */
     int64_t at = t->first + ((int64_t)frame - 16) * t->tick;
     int ret = av_seek_frame(demux, 0, at, AVSEEK_FLAG_BACKWARD);
     return ret < 0 ? rf_av_fail(err, ret, "seek to frame %d", frame) : RF_OK;

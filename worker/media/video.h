@@ -21,7 +21,8 @@ void rf_mp4_close(AVFormatContext **mux);
 
 /* ---- reading ---- */
 
-/* Opens an mp4 (and nothing else) with one H.264 video stream, which is stream 0. The caller adds the name to errors. */
+/* Opens an mp4 (and nothing else) with one H.264 video stream, which is stream 0. The caller adds the name to
+ * errors. */
 enum rf_code rf_mp4_read(const char *path, AVFormatContext **ret_demux, struct rf_err *err);
 /* The next packet: RF_OK with *ret_end false; or true at a regular end. A packet cut short is RF_ERR_FORMAT. */
 enum rf_code rf_mp4_next(AVFormatContext *demux, AVPacket *packet, bool *ret_end, struct rf_err *err);

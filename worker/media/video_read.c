@@ -178,8 +178,8 @@ enum rf_code rf_video_sheet(const char *path, int columns, int rows, int cell_wi
     cell_height = cell_height > 0 ? cell_height : 1;
     if (columns < 1 || rows < 1 || cell_width < 1 || (int64_t)columns * cell_width > MAX_SHEET_SIDE ||
         rows * cell_height > MAX_SHEET_SIDE)
-        return rf_fail(err, RF_ERR_INVALID, "sheet of '%s': %d x %d cells %d wide; sides go up to %d", path, columns, rows,
-                       cell_width, MAX_SHEET_SIDE);
+        return rf_fail(err, RF_ERR_INVALID, "sheet of '%s': %d x %d cells %d wide; sides go up to %d", path, columns,
+                       rows, cell_width, MAX_SHEET_SIDE);
     RF_AUTO(rf_image_finish) struct rf_image sheet = { columns * cell_width, rows * (int)cell_height, NULL };
     sheet.rgb = malloc((size_t)sheet.width * (size_t)sheet.height * 3);
     if (sheet.rgb == NULL)

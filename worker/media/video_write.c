@@ -31,7 +31,7 @@ static enum rf_code check_opts(const struct rf_video_opts *o, struct rf_err *err
     static const char *const presets[] = { "ultrafast", "superfast", "veryfast", "faster", "fast",
                                            "medium", "slow", "slower", "veryslow" };
     if (o->width % 2 != 0 || o->height % 2 != 0)
-        return rf_fail(err, RF_ERR_INVALID, "size %dx%d: H.264 with 4:2:0 colour needs even sides", o->width, o->height);
+        return rf_fail(err, RF_ERR_INVALID, "size %dx%d: H.264 in 4:2:0 needs even sides", o->width, o->height);
     if (o->width < 16 || o->height < 16 || o->width > MAX_SIDE || o->height > MAX_SIDE)
         return rf_fail(err, RF_ERR_INVALID, "size %dx%d: sides are 16 to %d", o->width, o->height, MAX_SIDE);
     if (o->fps < 1 || o->fps > MAX_FPS)
@@ -140,7 +140,7 @@ static enum rf_code encode(struct rf_video_writer *w, const AVFrame *frame, stru
     if (ret < 0)
         return rf_av_fail(err, ret, "encode '%s'", w->path);
     while ((ret = avcodec_receive_packet(w->encoder, w->packet)) >= 0) {
-        w->packet->duration = 1; /* otherwise the last frame has none and the file is one frame short */
+        w->packet->duration = 1; /* said, lest the muxer has to guess how long the last frame stays */
         enum rf_code rc = rf_mp4_packet(w->mux, w->packet, w->encoder->time_base, err);
         if (rc != RF_OK)
             return rf_wrap(err, rc, "write '%s'", w->path);
