@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#define BLOCK_Q 192
+#define BLOCK_Q 384
 #define BLOCK_K 512
 
 struct attention_job {

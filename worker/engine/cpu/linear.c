@@ -7,7 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/cpu_ops.h"
 
-#define TILE_ROWS 256
+#define TILE_ROWS 384
 #define TILE_OUT 256
 
 struct linear_job {
