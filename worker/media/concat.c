@@ -11,10 +11,13 @@
 #include "worker/media/av.h"
 #include "worker/media/video.h"
 
+enum { MAX_REORDER = 16 }; /* H.264 lets no frame wait longer */
+
 struct join {
     AVFormatContext *mux;
     AVPacket *packet;
-    int64_t n_frames; /* written so far */
+    int64_t n_frames; /* of the files before this one */
+    int64_t n_packets; /* written so far */
     int fps;
 };
 
@@ -30,8 +33,7 @@ static bool same_stream(const AVCodecParameters *a, const AVCodecParameters *b)
            (a->extradata_size == 0 || memcmp(a->extradata, b->extradata, (size_t)a->extradata_size) == 0);
 }
 
-static enum rf_code start_output(struct join *j, const AVCodecParameters *like, const char *out_path,
-                                 struct rf_err *err)
+static enum rf_code start_output(struct join *j, const AVCodecParameters *like, const char *out_path, struct rf_err *err)
 {
     enum rf_code rc = rf_mp4_open(out_path, &j->mux, err);
     if (rc != RF_OK)
@@ -41,14 +43,16 @@ static enum rf_code start_output(struct join *j, const AVCodecParameters *like, 
     return ret < 0 ? rf_av_fail(err, ret, "mp4 stream") : rf_mp4_start(j->mux, j->fps, err);
 }
 
-/* Moves a packet's times from its file's clock to frames of the whole: shown and decoded later by `n_before` frames. */
-static enum rf_code move_clock(AVPacket *packet, const struct rf_timeline *t, int64_t n_before, struct rf_err *err)
+/* Moves a packet's time from its file's clock to frames of the whole. Decoding times are counted anew: how far they run
+ * ahead differs from file to file (a still scene has fewer frames that refer forward), and two files' own times would
+ * meet at the seam. The muxer stores only how showing and decoding differ, so that a constant lead costs nothing. */
+static enum rf_code move_clock(struct join *j, AVPacket *packet, const struct rf_timeline *t, struct rf_err *err)
 {
-    int64_t shown = packet->pts - t->first, decoded = packet->dts - t->first;
-    if (packet->dts == AV_NOPTS_VALUE || shown % t->tick != 0 || decoded % t->tick != 0)
-        return rf_fail(err, RF_ERR_FORMAT, "a frame's times are not whole frames");
-    packet->pts = shown / t->tick + n_before;
-    packet->dts = decoded / t->tick + n_before;
+    int64_t shown = packet->pts - t->first;
+    if (shown % t->tick != 0)
+        return rf_fail(err, RF_ERR_FORMAT, "a frame's time is not a whole frame");
+    packet->pts = shown / t->tick + j->n_frames;
+    packet->dts = j->n_packets++ - MAX_REORDER;
     packet->duration = 1;
     return RF_OK;
 }
@@ -77,7 +81,7 @@ static enum rf_code append(struct join *j, const char *path, const char *out_pat
         rc = rf_mp4_next(demux, j->packet, &end, err);
         if (rc != RF_OK || end)
             break;
-        rc = move_clock(j->packet, &t, j->n_frames, err);
+        rc = move_clock(j, j->packet, &t, err);
         if (rc == RF_OK)
             rc = rf_mp4_packet(j->mux, j->packet, (AVRational){ 1, j->fps }, err);
         if (rc != RF_OK)
@@ -97,8 +101,8 @@ static enum rf_code check_result(const char *path, int n_frames, int fps, struct
     if (rc != RF_OK)
         return rc;
     if (t.n_frames != n_frames || t.fps != fps || t.first != 0)
-        return rf_fail(err, RF_ERR_FORMAT, "%d frames at %d per second from %lld instead of %d at %d from 0",
-                       t.n_frames, t.fps, (long long)t.first, n_frames, fps);
+        return rf_fail(err, RF_ERR_FORMAT, "%d frames at %d per second from %lld instead of %d at %d from 0", t.n_frames,
+                       t.fps, (long long)t.first, n_frames, fps);
     return RF_OK;
 }
 
