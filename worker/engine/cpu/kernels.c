@@ -284,7 +284,7 @@ static void to_f32(float *y, const void *x, enum rf_dtype dtype, int64_t n)
         bf16_to_f32(y, x, n);
     } else if (dtype == RF_F16) {
         f16_to_f32(y, x, n);
-    } else if (dtype == RF_F8_E4M3 && n >= 256) {
+    } else if (rf_dtype_size(dtype) == 1 && n >= 256) {
         float table[256];
         uint8_t codes[256];
         for (int i = 0; i < 256; i++)

@@ -9,6 +9,7 @@
 
 #define TILE_ROWS 384
 #define TILE_OUT 256
+#define MAX_RANKS (1 << 16) /* so that a few rows of any branch fit into the scratch */
 
 struct linear_job {
     const struct rf_cpu *cpu;
@@ -67,7 +68,7 @@ static void branch_up(const struct linear_job *j, int64_t row, int64_t n_rows, i
     for (int i = 0; i < j->w->n_loras; i++) {
         const struct rf_tensor *up = &j->w->lora[i].up;
         int64_t rank = up->shape[1];
-        /* The rank of a hostile file may exceed what the scratch was cut for: then fewer outputs at a time. */
+        /* A rank may exceed what the scratch was cut for: then fewer outputs at a time. */
         int64_t step = (int64_t)(RF_CPU_SCRATCH_BYTES / sizeof(float) / 2) / rank;
         for (int64_t c = 0; c < n_out; c += step) {
             int64_t nc = at_most(n_out - c, step);
@@ -134,9 +135,10 @@ enum rf_code rf_cpu_linear(void *self, const struct rf_tensor *y, const struct r
         job.ranks += w->lora[i].down.shape[0];
     int64_t chunk = rows;
     if (job.ranks > 0) {
+        if (job.ranks > MAX_RANKS)
+            return rf_fail(err, RF_ERR_LIMIT, "LoRA branches with a total rank of %lld; the CPU takes %d",
+                           (long long)job.ranks, MAX_RANKS);
         chunk = at_most(rows, (int64_t)(RF_CPU_SHARED_BYTES / sizeof(float)) / job.ranks);
-        if (chunk == 0)
-            return rf_fail(err, RF_ERR_LIMIT, "LoRA branches with a total rank of %lld", (long long)job.ranks);
     }
     job.tile_rows = TILE_ROWS;
     job.tile_out = at_most(TILE_OUT, half / in);
