@@ -245,6 +245,28 @@ static void a_pool_runs_every_item_exactly_once(void **state)
     assert_null(pool);
 }
 
+/* Helpers take their time, the caller does not: it must wait for them all the same. */
+static void finish_late(void *ctx, int64_t item, int worker)
+{
+    struct tally *t = ctx;
+    for (volatile int i = 0; worker != 0 && i < 300000; i++)
+        ;
+    t->runs[item]++;
+}
+
+static void a_pool_returns_when_the_slowest_item_is_done(void **state)
+{
+    struct rf_pool *pool = NULL;
+    assert_int_equal(rf_pool_create(3, &pool, NULL), RF_OK);
+    for (int round = 0; round < 100; round++) {
+        struct tally t = {0};
+        rf_pool_run(pool, 40, finish_late, &t);
+        for (int i = 0; i < 40; i++)
+            assert_int_equal(t.runs[i], 1);
+    }
+    rf_pool_destroy(&pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +277,7 @@ int main(void)
         cmocka_unit_test(a_budget_refuses_with_its_number_and_counts_what_is_returned),
         cmocka_unit_test(our_own_mistakes_abort_before_they_reach_a_kernel),
         cmocka_unit_test(a_pool_runs_every_item_exactly_once),
+        cmocka_unit_test(a_pool_returns_when_the_slowest_item_is_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,6 +313,7 @@ static void diffs_change_weights_biases_norms_and_modulation(void **state)
     add_diff(lora, ref, "blocks.0.ffn.0.bias", "diffusion_model.blocks.0.ffn.0.diff_b", 0.5f);
     add_diff(lora, ref, "blocks.1.norm3.weight", "diffusion_model.blocks.1.norm3.diff", 0.5f);
     add_diff(lora, ref, "blocks.1.norm3.bias", "diffusion_model.blocks.1.norm3.diff_b", 0.5f);
+    add_diff(lora, ref, "blocks.0.norm3.weight", "transformer.blocks.0.norm2.diff", 0.5f); /* diffusers' name */
     add_diff(lora, ref, "blocks.1.self_attn.norm_k.weight", "diffusion_model.blocks.1.self_attn.norm_k.diff", 0.5f);
     add_diff(lora, ref, "blocks.1.modulation", "diffusion_model.blocks.1.diff_m", 0.5f);
     add_diff(lora, ref, "patch_embedding.weight", "diffusion_model.patch_embedding.diff", 0.5f);
