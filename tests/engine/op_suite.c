@@ -1,5 +1,5 @@
-/* The ops of the transformer and the text encoder; see op_suite.h. Tolerances are for float32, measured values beside them.
- * SPDX-License-Identifier: Apache-2.0 */
+/* The ops of the transformer and the text encoder; see op_suite.h. Tolerances are for float32, measured values beside
+ * them. SPDX-License-Identifier: Apache-2.0 */
 #include "tests/engine/op_suite.h"
 
 #include "tests/engine/op_helpers.h"
@@ -112,7 +112,8 @@ static void linear_multiplies_every_weight_type_at_odd_sizes(void **state)
 static void linear_applies_activation_gate_and_sum(void **state)
 {
     static const struct linear_case cases[] = {
-        {.name = "linear gelu", .rows = 21, .in = 77, .out = 45, .dtype = RF_F32, .bias = true, .act = RF_ACT_GELU_TANH},
+        {.name = "linear gelu", .rows = 21, .in = 77, .out = 45, .dtype = RF_F32, .bias = true,
+         .act = RF_ACT_GELU_TANH},
         {.name = "linear silu", .rows = 21, .in = 77, .out = 45, .dtype = RF_BF16, .bias = true, .act = RF_ACT_SILU},
         {.name = "linear add", .rows = 21, .in = 77, .out = 45, .dtype = RF_F32, .bias = true, .add = true},
         {.name = "linear gated add", .rows = 300, .in = 77, .out = 261, .dtype = RF_F8_E4M3, .scales = 1, .bias = true,
@@ -288,7 +289,8 @@ static void activations_agree_over_their_whole_range(void **state)
             x[i] = (float)(i - N / 2) * 0.01f; /* -100 to 100 */
             ref[i] = act_of(x[i], act);
         }
-        struct rf_tensor tx = bench_tensor(&b, RF_F32, x, RF_SHAPE(N)), ty = bench_tensor(&b, RF_F32, NULL, RF_SHAPE(N));
+        struct rf_tensor tx = bench_tensor(&b, RF_F32, x, RF_SHAPE(N));
+        struct rf_tensor ty = bench_tensor(&b, RF_F32, NULL, RF_SHAPE(N));
         rf_activate(b.e, &ty, &tx, act);
         bench_check(&b, "activate", &ty, ref, 2e-7 /* measured 3e-9 */);
         /* Near zero the large values must not hide an error. */
@@ -354,7 +356,8 @@ static void copy_converts_and_fill_fills(void **state)
         struct bench b;
         bench_begin(&b, *state);
         float *x;
-        struct rf_tensor tx = bench_random_tensor(&b, from, &x, RF_SHAPE(N)), ty = bench_tensor(&b, to, NULL, RF_SHAPE(N));
+        struct rf_tensor tx = bench_random_tensor(&b, from, &x, RF_SHAPE(N));
+        struct rf_tensor ty = bench_tensor(&b, to, NULL, RF_SHAPE(N));
         rf_copy(b.e, &ty, &tx);
         char bytes[4 * N]; /* the loader's conversions, which have a test of their own, are the reference */
         double *ref = doubles(N);

@@ -1,6 +1,6 @@
-/* One suite of the transformer's ops for every backend: each op against a naive loop in double precision, on random data
- * with odd sizes. Outputs start as NaN, so an element that is not written shows; zones of a pattern before and after each
- * buffer show a write outside.
+/* One suite of the transformer's ops for every backend: each op against a naive loop in double precision, on random
+ * data with odd sizes. Outputs start as NaN, so an element that is not written shows; zones of a pattern before and
+ * after each buffer show a write outside.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TESTS_ENGINE_OP_SUITE_H
 #define TESTS_ENGINE_OP_SUITE_H

@@ -1,5 +1,5 @@
-/* The front without arithmetic: opening, arenas, budget, views, and what happens when a device fails. The failing device
- * stands in for CUDA: this program brings its own rf_backend_cuda, so the linker leaves the library's out.
+/* The front without arithmetic: opening, arenas, budget, views, and what happens when a device fails. The failing
+ * device stands in for CUDA: this program brings its own rf_backend_cuda, so the linker leaves the library's out.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/backend.h"
 
@@ -197,7 +197,8 @@ static void ask_for_too_much(struct rf_engine *e, struct rf_arena *arena)
 
 static void multiply_what_does_not_fit(struct rf_engine *e, struct rf_arena *arena)
 {
-    struct rf_tensor x = rf_arena_tensor(arena, RF_F32, RF_SHAPE(2, 5)), y = rf_arena_tensor(arena, RF_F32, RF_SHAPE(2, 3));
+    struct rf_tensor x = rf_arena_tensor(arena, RF_F32, RF_SHAPE(2, 5));
+    struct rf_tensor y = rf_arena_tensor(arena, RF_F32, RF_SHAPE(2, 3));
     struct rf_linear w = {.w = rf_arena_tensor(arena, RF_F32, RF_SHAPE(3, 4))};
     rf_linear(e, &y, &x, &w, NULL);
 }

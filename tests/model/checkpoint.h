@@ -1,5 +1,5 @@
-/* Checkpoints made for a test: the golden transformer's tensors, changed, written as a new file, run on the golden input.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints made for a test: the golden transformer's tensors, changed, written as a new file, run on the golden
+ * input. SPDX-License-Identifier: Apache-2.0 */
 #ifndef TESTS_MODEL_CHECKPOINT_H
 #define TESTS_MODEL_CHECKPOINT_H
 
@@ -25,7 +25,8 @@ float *checkpoint_floats(const struct rf_st_entry *entry);
 void checkpoint_set(struct checkpoint *c, const char *name, enum rf_dtype dtype, int n_dims, const int64_t *shape,
                     const float *values);
 void checkpoint_remove(struct checkpoint *c, const char *name);
-void checkpoint_rename(struct checkpoint *c, const char *prefix, const char *new_prefix); /* of all names that carry it */
+/* In all names that carry the prefix. */
+void checkpoint_rename(struct checkpoint *c, const char *prefix, const char *new_prefix);
 
 /* Written into the test's own folder under this name; the path is static until the 8th call after. */
 const char *checkpoint_write(struct checkpoint *c, const char *file_name);

@@ -37,7 +37,8 @@ static void a_good_header_is_read(void **state)
     struct rf_safetensors *f = NULL;
     struct rf_err err = {0};
     assert_int_equal(parse("{\"__metadata__\":{\"format\":\"pt\",\"k\":\"\\u00e9\\ud83d\\ude00\"}," B ",\n\t" A
-                           ",\"z\":{\"shape\":[0,3],\"data_offsets\":[9,9],\"dtype\":\"F8_E4M3\"}}   ", 9, &f, &err), RF_OK);
+                           ",\"z\":{\"shape\":[0,3],\"data_offsets\":[9,9],\"dtype\":\"F8_E4M3\"}}   ", 9, &f, &err),
+                     RF_OK);
     assert_int_equal(rf_safetensors_count(f), 3);
     assert_string_equal(rf_safetensors_at(f, 0)->name, "a");
     const struct rf_st_entry *b = rf_safetensors_find(f, "b");
@@ -77,7 +78,8 @@ static void every_kind_of_damage_is_named(void **state)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "whole number"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[02],\"data_offsets\":[0,8]}}", 8, "whole number"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8, "too large"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, "too many elements"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+         "too many elements"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "more than 5"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "'a': offsets 8 to 0"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, "two numbers"},

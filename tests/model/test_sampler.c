@@ -80,7 +80,8 @@ static void steps_lead_from_noise_to_the_clean_latent(void **state)
     rf_upload(e, &u, uncond);
     rf_sampler_guide(e, &v, &u, 3);
     assert_int_equal(rf_download(e, &v, out, NULL), RF_OK);
-    assert_true(fabsf(out[0] - (1 + 3 * (velocity[0] - 1))) < 1e-5f && fabsf(out[1] - (1 + 3 * (velocity[1] - 1))) < 1e-5f);
+    assert_true(fabsf(out[0] - (1 + 3 * (velocity[0] - 1))) < 1e-5f);
+    assert_true(fabsf(out[1] - (1 + 3 * (velocity[1] - 1))) < 1e-5f);
     rf_arena_destroy(&arena);
     rf_engine_close(&e);
 }
@@ -91,7 +92,8 @@ static void noise_is_that_of_the_public_generator(void **state)
         uint64_t seed;
         double values[10];
     } golden[] = {
-        {0, {-1.125840, -1.152360, -0.250579, -0.433879, 0.848710, 0.692009, -0.316013, -2.115219, 0.322275, -1.263335}},
+        {0, {-1.125840, -1.152360, -0.250579, -0.433879, 0.848710, 0.692009, -0.316013, -2.115219, 0.322275,
+             -1.263335}},
         {42, {1.926915, 1.487284, 0.900717, -2.105521, 0.678418, -1.234545, -0.043067, -1.604667, -0.752136, 1.648723}},
         {42 + ((uint64_t)5 << 32), {1.926915, 1.487284, 0.900717, -2.105521}}, /* only 32 bits of a seed count */
     };

@@ -356,7 +356,8 @@ static void lora_keys_that_match_nothing_are_named(void **state)
         checkpoint_set(lora, bad[i].down, RF_F32, 2, (int64_t[]){2, bad[i].in}, values);
         checkpoint_set(lora, bad[i].up, RF_F32, 2, (int64_t[]){128, 2}, values);
         struct lora_use use = {checkpoint_write(lora, "lora.safetensors"), 1};
-        assert_int_equal(opening_fails(golden_path("dit-i2v/weights.safetensors"), &use, 1, bad[i].named), RF_ERR_FORMAT);
+        assert_int_equal(opening_fails(golden_path("dit-i2v/weights.safetensors"), &use, 1, bad[i].named),
+                         RF_ERR_FORMAT);
         free(values);
         checkpoint_free(&lora);
     }

@@ -91,7 +91,8 @@ enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_eng
 {
     const char *device = config->device ? config->device : "auto";
     if (!known_precision(config->precision))
-        return rf_fail(err, RF_ERR_INVALID, "precision '%.40s' is unknown; known are f32, bf16, fp8", config->precision);
+        return rf_fail(err, RF_ERR_INVALID, "precision '%.40s' is unknown; known are f32, bf16, fp8",
+                       config->precision);
     if (config->budget_bytes < 0)
         return rf_fail(err, RF_ERR_INVALID, "the memory budget is negative");
     if (strcmp(device, "cpu") == 0)

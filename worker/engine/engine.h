@@ -1,12 +1,12 @@
-/* The engine: tensors and some twenty operations, at the altitude of the papers. All that worker/model sees of a device.
+/* The engine: tensors and some twenty operations, at the altitude of the papers. All that models see of a device.
  *
  * - Shapes are written outermost first; tensors are packed. "Rows" are all leading dimensions taken together.
  * - Ops return nothing. The first failure sticks, later ops do nothing, rf_engine_sync() and downloads report it: the
  *   model reads like the paper and no failure is lost. Shapes that disagree are our own mistake and abort.
- * - Activations are F32 on the CPU and rf_engine_act_dtype() elsewhere. The residual stream, norm statistics, modulation
- *   and the sampler's state are F32 whatever the precision. An op converts between the types of its arguments.
- * - Memory comes from arenas, each one block sized before the first step; nothing is allocated inside a step.
- * - One thread drives an engine. The CPU backend uses its own threads inside an op.
+ * - Activations are F32 on the CPU and rf_engine_act_dtype() elsewhere. The residual stream, norm statistics,
+ *   modulation and the sampler's state are F32 whatever the precision. An op converts between the types of its
+ * arguments. - Memory comes from arenas, each one block sized before the first step; nothing is allocated inside a
+ * step. - One thread drives an engine. The CPU backend uses its own threads inside an op.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_ENGINE_ENGINE_H
 #define RF_ENGINE_ENGINE_H
@@ -69,7 +69,7 @@ enum rf_code rf_engine_sync(struct rf_engine *e, struct rf_err *err);
 struct rf_arena;
 enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_arena **ret_arena, struct rf_err *err);
 void rf_arena_destroy(struct rf_arena **arena);
-/* A tensor from the arena, contents undefined (poisoned in debug builds). A full arena is our own wrong plan: aborts. */
+/* A tensor from the arena, contents undefined (poisoned in debug builds). A full arena is our own mistake: aborts. */
 struct rf_tensor rf_arena_tensor(struct rf_arena *a, enum rf_dtype dtype, int n_dims, const int64_t *shape);
 #define RF_SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}
 int64_t rf_arena_mark(const struct rf_arena *a);              /* how much is in use, in bytes */
@@ -84,7 +84,7 @@ bool rf_engine_is_host(const struct rf_engine *e);
 
 /* ---- weights ---- */
 
-/* A run-time LoRA branch: y += scale * up (down x). down [rank, in], up [out, rank]; scale = strength * alpha / rank. */
+/* A run-time LoRA branch: y += scale * up (down x). down [rank, in], up [out, rank], scale strength * alpha / rank. */
 struct rf_lora_weight {
     struct rf_tensor down, up;
     float scale;
@@ -179,8 +179,8 @@ struct rf_conv_opts {
     const struct rf_tensor *add; /* shape of y, added to the result (residual); NULL: none; may be y */
 };
 
-/* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, so a causal caller puts
- * the history frames in front of x. Zero padding of (k - 1) / 2 in space (see stride_s). */
+/* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, so a causal caller
+ * puts the history frames in front of x. Zero padding of (k - 1) / 2 in space (see stride_s). */
 void rf_conv(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
              const struct rf_conv_opts *opts);
 

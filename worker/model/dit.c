@@ -1,8 +1,8 @@
 /* The transformer's forward pass, in the order of the paper. Opening it is in dit_open.c.
  *
- * Easy to get wrong: patches go in as (channel, ky, kx) and come out as (py, px, channel); q and k are normalised over all
- * features before the heads are split; the head's modulation adds e, not e6; cross-attention sees the padded text rows.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Easy to get wrong: patches go in as (channel, ky, kx) and come out as (py, px, channel); q and k are normalised over
+ * all features before the heads are split; the head's modulation adds e, not e6; cross-attention sees the padded text
+ * rows. SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/dit_private.h"
 
 #include <math.h>
@@ -142,8 +142,8 @@ static struct rf_tensor row(const struct rf_tensor *m, int64_t r)
     return rf_tensor_slice(m, r, 1);
 }
 
-/* Time path: e, e6 and the rows of every block, which hold for all tokens. Skipped when they are there already, as in the
- * second pass of guidance. */
+/* Time path: e, e6 and the rows of every block, which hold for all tokens. Skipped when they are there already, as in
+ * the second pass of guidance. */
 static void modulate(struct rf_dit *d, struct rf_dit_scratch *s, double timestep)
 {
     struct rf_engine *e = d->e;

@@ -59,8 +59,8 @@ static enum rf_code read_config(const struct rf_weights *w, struct rf_dit_config
         return rf_fail(err, RF_ERR_FORMAT, "%.120s: not a Wan transformer (tensor 'head.modulation' is missing)",
                        path_of(w));
     if (rf_weights_entry(w, "img_emb.proj.0.weight") != NULL)
-        return rf_fail(err, RF_ERR_FORMAT, "%.120s: a Wan2.1 image-to-video model (tensor 'img_emb.proj.0.weight'), which "
-                       "is not supported", path_of(w));
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: a Wan2.1 image-to-video model (tensor 'img_emb.proj.0.weight'), "
+                       "which is not supported", path_of(w));
     if (m->n_dims < 1 || m->shape[m->n_dims - 1] < HEAD_DIM || m->shape[m->n_dims - 1] % HEAD_DIM != 0 ||
         m->shape[m->n_dims - 1] > 1 << 20)
         return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor 'head.modulation' must end in a multiple of %d", path_of(w),

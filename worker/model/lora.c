@@ -50,8 +50,8 @@ static const char *const prefixes[] = {
     "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "lora_unet__", "lora_unet_",
 };
 
-/* Diffusers' names for modules outside the blocks and inside one, in normal form. Its norm2 is norm3 here; a norm2 of the
- * original naming has no parameters, so the two cannot be confused. */
+/* Diffusers' names for modules outside the blocks and inside one, in normal form. Its norm2 is norm3 here; a norm2 of
+ * the original naming has no parameters, so the two cannot be confused. */
 static const struct {
     const char *diffusers, *original;
 } top_names[] = {

@@ -51,8 +51,8 @@ static enum rf_code read_dtype(struct rf_json_reader *r, const char *name, enum 
 }
 
 /* A list of whole numbers of at most `max` elements. */
-static enum rf_code read_numbers(struct rf_json_reader *r, const char *name, const char *member, int max, int64_t *values,
-                                 int *ret_n, struct rf_err *err)
+static enum rf_code read_numbers(struct rf_json_reader *r, const char *name, const char *member, int max,
+                                 int64_t *values, int *ret_n, struct rf_err *err)
 {
     enum rf_code rc = rf_json_expect(r, '[', err);
     int n = 0;
@@ -117,8 +117,8 @@ static enum rf_code check_extent(struct rf_st_entry *entry, const int64_t offset
     if (empty)
         bytes = 0;
     if (offsets[0] > offsets[1] || offsets[1] > data_bytes)
-        return rf_fail(err, RF_ERR_FORMAT, "tensor '%.100s': offsets %lld to %lld, but the data ends at %lld", entry->name,
-                       (long long)offsets[0], (long long)offsets[1], (long long)data_bytes);
+        return rf_fail(err, RF_ERR_FORMAT, "tensor '%.100s': offsets %lld to %lld, but the data ends at %lld",
+                       entry->name, (long long)offsets[0], (long long)offsets[1], (long long)data_bytes);
     if (offsets[1] - offsets[0] != bytes)
         return rf_fail(err, RF_ERR_FORMAT, "tensor '%.100s': its shape needs %lld bytes, its offsets span %lld",
                        entry->name, (long long)bytes, (long long)(offsets[1] - offsets[0]));
@@ -240,7 +240,7 @@ static enum rf_code parse(struct rf_safetensors *f, const void *bytes, size_t si
     for (int i = 7; i >= 0; i--)
         header_bytes = header_bytes << 8 | b[i];
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > size_bytes - 8)
-        return rf_fail(err, RF_ERR_FORMAT, "not a safetensors file, or cut off: a header of %llu bytes in a file of %zu",
+        return rf_fail(err, RF_ERR_FORMAT, "no safetensors file, or cut off: a header of %llu bytes in a file of %zu",
                        (unsigned long long)header_bytes, size_bytes);
     const char *data = (const char *)b + 8 + header_bytes;
     int64_t data_bytes = (int64_t)(size_bytes - 8 - header_bytes);

@@ -11,8 +11,8 @@ enum rf_code rf_sampler_sigmas(int n_steps, float shift, float *sigmas, struct r
     if (!(shift > 0.0f && shift <= 1000.0f))
         return rf_fail(err, RF_ERR_INVALID, "shift is %g, allowed is more than 0 and at most 1000", (double)shift);
     for (int i = 0; i < n_steps; i++) {
-        /* The table holds float32 k / 1000 shifted in double and rounded once: found by matching the published levels to
-         * the last digit. The index truncates and counts from 1. */
+        /* The table holds float32 k / 1000 shifted in double and rounded once: found by matching the published levels
+         * to the last digit. The index truncates and counts from 1. */
         int index = TABLE - (int)((double)i * ((double)TABLE / n_steps));
         double sigma = (double)((float)index / TABLE);
         sigmas[i] = (float)((double)shift * sigma / (1.0 + ((double)shift - 1.0) * sigma));

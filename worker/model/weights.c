@@ -1,8 +1,8 @@
 /* From checkpoint entries to what the ops take; see weights.h.
  *
- * Memory comes in chunks, each an arena of the engine: small tensors share one, a large one gets its own. On a host engine
- * most weights never move: they stay in the mapped file unless they are misaligned there, or a LoRA's .diff is added.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Memory comes in chunks, each an arena of the engine: small tensors share one, a large one gets its own. On a host
+ * engine most weights never move: they stay in the mapped file unless they are misaligned there, or a LoRA's .diff is
+ * added. SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/weights.h"
 
 #include "worker/engine/dtype.h"
@@ -180,8 +180,8 @@ static enum rf_code find_floats(const struct rf_weights *w, const char *name, co
 {
     const struct rf_st_entry *entry = rf_weights_entry(w, name);
     if (entry == NULL)
-        return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%s%.80s' is missing", rf_safetensors_path(w->file), w->prefix,
-                       name);
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%s%.80s' is missing", rf_safetensors_path(w->file),
+                       w->prefix, name);
     if (!rf_dtype_is_float(entry->dtype))
         return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%.80s' is %s; this quantised layout is not supported "
                        "(F32, F16, BF16, F8_E4M3, F8_E5M2 are)", rf_safetensors_path(w->file), entry->name,
@@ -221,8 +221,8 @@ enum rf_code rf_weights_loras_check(const struct rf_weights *w, struct rf_err *e
 }
 
 /* Adds strength * (the tensors of this kind) to `values`. */
-static enum rf_code add_diffs(struct rf_weights *w, const char *module, enum rf_lora_kind kind, float *values, int64_t n,
-                              struct rf_err *err)
+static enum rf_code add_diffs(struct rf_weights *w, const char *module, enum rf_lora_kind kind, float *values,
+                              int64_t n, struct rf_err *err)
 {
     for (int i = 0; i < w->n_loras; i++) {
         const struct rf_st_entry *diff = rf_lora_take(w->loras[i], module, kind);

@@ -1,7 +1,7 @@
 /* framefarm-net: command line, reading in.*, writing and comparing out.*; the commands are in cmd_*.c.
  *
- * Exit codes: 0 done (and within tolerance), 1 --compare found a larger error, 2 anything else, with one line on stderr.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Exit codes: 0 done (and within tolerance), 1 --compare found a larger error, 2 anything else, with one line on
+ * stderr. SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/dtype.h"
 #include "worker/net/net.h"
 
@@ -89,8 +89,8 @@ enum rf_code rf_net_read(const struct rf_safetensors *file, const char *name, in
                        rf_dtype_name(entry->dtype));
     int missing = n_dims - entry->n_dims; /* the batch dimension may be left out, and [] is as good as [1] */
     if (missing != 0 && missing != 1)
-        return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%s' has %d dimensions, wanted %d", path, name, entry->n_dims,
-                       n_dims);
+        return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%s' has %d dimensions, wanted %d", path, name,
+                       entry->n_dims, n_dims);
     if (entry->size_bytes == 0)
         return rf_fail(err, RF_ERR_FORMAT, "%.120s: tensor '%s' is empty", path, name);
     ret_shape[0] = 1;
@@ -142,7 +142,8 @@ static enum rf_code compare(const struct rf_net_options *o, const struct rf_net_
             if (strcmp(result->entries[k].name, ref->name) == 0)
                 out = &result->entries[k];
         if (out == NULL)
-            return rf_fail(err, RF_ERR_FORMAT, "%.120s: '%.80s' is not computed by this command", o->compare, ref->name);
+            return rf_fail(err, RF_ERR_FORMAT, "%.120s: '%.80s' is not computed by this command", o->compare,
+                           ref->name);
         int64_t n = (int64_t)(out->size_bytes / sizeof(float));
         if (!rf_dtype_is_float(ref->dtype) || (int64_t)(ref->size_bytes / rf_dtype_size(ref->dtype)) != n)
             return rf_fail(err, RF_ERR_FORMAT, "%.120s: '%.80s' has another type or size than the result", o->compare,
@@ -287,7 +288,8 @@ static bool read_command_line(int argc, char **argv, struct rf_net_options *o, c
         }
     }
     if (optind + 1 != argc) {
-        complain(optind < argc ? "one command at a time, not" : "no command given", optind < argc ? argv[optind + 1] : NULL);
+        complain(optind < argc ? "one command at a time, not" : "no command given",
+                 optind < argc ? argv[optind + 1] : NULL);
         return false;
     }
     for (size_t i = 0; i < RF_COUNT_OF(commands); i++)

@@ -1,7 +1,7 @@
 /* framefarm-net: one network, one file in, one file out. For people who check or debug networks.
  *
- * Each command reads tensors `in.*`, computes, and hands over `out.*` under the names of tests/golden. What happens with
- * them (writing, comparing) is the same for all and lives in main.c.
+ * Each command reads tensors `in.*`, computes, and hands over `out.*` under the names of tests/golden. What happens
+ * with them (writing, comparing) is the same for all and lives in main.c.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_NET_NET_H
 #define RF_NET_NET_H

@@ -1,7 +1,7 @@
 /* softmax(scale q k^T + bias) v, head by head, never holding more than one block of scores.
  *
- * An item is one head and one block of queries. It walks the keys in blocks: scores by a matrix product, then the online
- * softmax: the running maximum of each row may grow, and what was summed so far is scaled down by e^(old - new).
+ * An item is one head and one block of queries. It walks the keys in blocks: scores by a matrix product, then the
+ * online softmax: the running maximum of each row may grow, and what was summed so far is scaled down by e^(old - new).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/cpu_ops.h"
 

@@ -1,5 +1,5 @@
-/* The CPU device: its threads, scratch, vector width, and the table of its ops. The reference that other devices are held
- * against, and the default where there is no GPU.
+/* The CPU device: its threads, scratch, vector width, and the table of its ops. The reference that other devices are
+ * held against, and the default where there is no GPU.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/cpu_ops.h"
 
@@ -45,7 +45,8 @@ static enum rf_code cpu_open(const struct rf_engine_config *config, int index, v
         cpu->scratch = aligned_alloc(ALIGN, (size_t)rf_pool_n_threads(cpu->pool) * RF_CPU_SCRATCH_BYTES);
         cpu->shared = aligned_alloc(ALIGN, RF_CPU_SHARED_BYTES);
         if (cpu->scratch == NULL || cpu->shared == NULL)
-            rc = rf_fail(err, RF_ERR_NO_MEMORY, "no memory for the scratch of %d threads", rf_pool_n_threads(cpu->pool));
+            rc = rf_fail(err, RF_ERR_NO_MEMORY, "no memory for the scratch of %d threads",
+                         rf_pool_n_threads(cpu->pool));
     }
     if (rc != RF_OK) {
         cpu_close(cpu);

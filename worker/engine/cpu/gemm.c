@@ -1,5 +1,5 @@
-/* Matrix products of one thread. With OpenBLAS: a call. Without: the usual three loops of packed panels around a register
- * tile (kernels.c), with thread-local panels sized for the second-level cache.
+/* Matrix products of one thread. With OpenBLAS: a call. Without: the usual three loops of packed panels around a
+ * register tile (kernels.c), with thread-local panels sized for the second-level cache.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/gemm.h"
 
@@ -35,7 +35,7 @@ void rf_gemm_init(void)
 {
 }
 
-/* Columns [0, k) of `rows` rows, in strips of `strip` rows: out[strip index][p][row in strip], zeros beyond the last. */
+/* Columns [0, k) of `rows` rows, in strips of `strip` rows: out[strip index][p][row in strip], zeros beyond. */
 static void pack_rows(float *out, const float *x, int64_t ld, int64_t rows, int64_t k, int strip)
 {
     for (int64_t first = 0; first < rows; first += strip, out += strip * k)

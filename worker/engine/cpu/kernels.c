@@ -259,7 +259,7 @@ static void bf16_to_f32(float *y, const void *x, int64_t n)
     }
 }
 
-/* Exponent and fraction moved up by 13 bits are the value times 2^-112, subnormals included; one product sets it right. */
+/* Exponent and fraction moved up by 13 bits: the value times 2^-112, subnormals too; one product sets it right. */
 static void f16_to_f32(float *y, const void *x, int64_t n)
 {
     const char *bytes = x;
@@ -299,7 +299,7 @@ static void to_f32(float *y, const void *x, enum rf_dtype dtype, int64_t n)
 
 /* ---- matrix products ---- */
 
-/* GEMM_MR rows of GEMM_NV vectors are kept in registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 8 of 16 with SSE. */
+/* GEMM_MR rows of GEMM_NV vectors stay in registers: 24 of 32 with AVX-512, 12 of 16 with AVX2, 8 of 16 with SSE. */
 #if LANES == 16
 #define GEMM_MR 12
 #elif LANES == 8

@@ -2,8 +2,8 @@
  *
  * Work is cut into tiles of rows x outputs. Each tile widens its own weight rows to F32 in the thread's scratch (F32
  * weights are used where they lie), multiplies, then adds branches, bias, activation, gate while the tile is in cache.
- * The branch's first product (x down^T) is shared by all tiles of a row, so it runs before them, for as many rows as the
- * shared scratch holds.
+ * The branch's first product (x down^T) is shared by all tiles of a row, so it runs before them, for as many rows as
+ * the shared scratch holds.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/cpu_ops.h"
 

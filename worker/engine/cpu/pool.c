@@ -1,7 +1,7 @@
 /* The pool: sleeping threads, one shared counter, a generation number per loop.
  *
- * A worker that wakes late finds the counter used up and goes back to sleep; the caller leaves only when every worker has
- * reported the current generation done, so the next loop never meets a straggler of the last one.
+ * A worker that wakes late finds the counter used up and goes back to sleep; the caller leaves only when every worker
+ * has reported the current generation done, so the next loop never meets a straggler of the last one.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cpu/pool.h"
 
