@@ -126,12 +126,7 @@ static enum rf_code part_data(void *self, const char *data, size_t n, struct rf_
         s->sniff[s->sniff_n++] = (uint8_t)data[i];
     if (rf_upload_size(s->upload) + (int64_t)n > RF_IMAGE_MAX_BYTES)
         return rf_fail(err, RF_ERR_LIMIT, "'" INPUT "' has more than 20 MiB");
-    enum rf_code rc = rf_upload_write(s->upload, data, n, err);
-    if (rc == RF_ERR_LIMIT) {
-        rf_answer_error(c, 507, NULL, "disk_full", "%s", err->msg);
-        return RF_ERR_IO;
-    }
-    return rc;
+    return rf_upload_write(s->upload, data, n, err);
 }
 
 static enum rf_code part_end(void *self, struct rf_err *err)
@@ -357,14 +352,44 @@ static void store_image(void *call)
     rf_call_post_suspended(c, &s->op, after_submit);
 }
 
+/* On an offload thread: copies the start image of a remix's source for the new job. */
+static void copy_image(void *call)
+{
+    struct rf_call *c = call;
+    struct submit *s = c->state;
+    struct rf_err err = {0};
+    struct rf_file source;
+    int fd = -1;
+    enum rf_code rc = rf_store_file(c->app->store, s->job.remixed_from, "input", &source, &err);
+    if (rc == RF_OK)
+        rc = rf_files_open_read(c->app->files, s->job.remixed_from, &source, &fd, &err);
+    if (rc == RF_OK)
+        rc = rf_upload_begin(c->app->files, RF_IMAGE_MAX_BYTES, &s->upload, &err);
+    char block[65536];
+    for (ssize_t n; rc == RF_OK && (n = read(fd, block, sizeof block)) != 0;)
+        rc = n < 0 ? rf_fail(&err, RF_ERR_IO, "read the start image") : rf_upload_write(s->upload, block, (size_t)n, &err);
+    if (fd >= 0)
+        close(fd);
+    if (rc == RF_OK)
+        rc = rf_upload_finish(s->upload, s->job.id, "input", source.sha256, rf_now_ms(), &s->input, &err);
+    if (rc != RF_OK) {
+        rf_answer_failed(c, rc, NULL, &err);
+        rf_call_resume(c, NULL);
+        return;
+    }
+    memcpy(s->input.content_type, source.content_type, sizeof s->input.content_type);
+    s->job.input = &s->input;
+    fill_op(c, s);
+    rf_call_post_suspended(c, &s->op, after_submit);
+}
+
 static void submit(struct rf_call *c)
 {
     struct submit *s = c->state;
-    bool has_image = s->upload != NULL || s->request->image != NULL;
-    if (has_image || s->sent_by_sdk)
+    if (s->request->has_image || s->sent_by_sdk)
         rf_store_new_id(c->app->store, rf_now_ms(), s->job.id);
-    if (has_image) {
-        rf_call_offload(c, store_image);
+    if (s->request->has_image) {
+        rf_call_offload(c, s->job.remixed_from != NULL ? copy_image : store_image);
         return;
     }
     fill_op(c, s);
@@ -396,6 +421,24 @@ static void finish_fingerprint(struct rf_call *c, struct submit *s)
     EVP_DigestUpdate(s->digest, caller, strlen(caller) + 1);
     EVP_DigestUpdate(s->digest, s->fingerprint, RF_FINGERPRINT_BYTES);
     EVP_DigestFinal_ex(s->digest, s->silent, NULL);
+}
+
+/* The request is complete: a new job of it, or the one that an earlier send of the same content became. */
+static void submit_or_join(struct rf_call *c)
+{
+    struct submit *s = c->state;
+    if (atomic_load(&c->app->stopping)) {
+        rf_answer_error(c, 503, NULL, "stopping", "the server is being stopped; send again when it is back");
+        return;
+    }
+    if (s->digest != NULL)
+        finish_fingerprint(c, s);
+    if (s->retry_count > 0 && rf_recent_find(c->app->recent, s->silent, rf_now_ms(), s->joined)) {
+        s->op.kind = RF_OP_UNPARK; /* of nothing: it only takes its turn behind the first send */
+        rf_call_post(c, &s->op, after_barrier);
+        return;
+    }
+    submit(c);
 }
 
 /* Bytes to a parsed request, whichever form they came in. False: answered. */
@@ -442,58 +485,23 @@ void rf_submit_handle(struct rf_call *c)
         answer_fresh(c, s, "", rf_now_ms());
         return;
     }
-    if (atomic_load(&c->app->stopping)) {
-        rf_answer_error(c, 503, NULL, "stopping", "the server is being stopped; send again when it is back");
-        return;
-    }
-    if (s->digest != NULL)
-        finish_fingerprint(c, s);
-    if (s->retry_count > 0 && rf_recent_find(c->app->recent, s->silent, rf_now_ms(), s->joined)) {
-        s->op.kind = RF_OP_UNPARK; /* of nothing: it only takes its turn behind the first send */
-        rf_call_post(c, &s->op, after_barrier);
-        return;
-    }
-    submit(c);
+    submit_or_join(c);
 }
 
 /* ---- remix: the same request with another prompt ---- */
-
-/* On an offload thread: copies the start image of the source for the new job. */
-static void copy_image(void *call)
-{
-    struct rf_call *c = call;
-    struct submit *s = c->state;
-    struct rf_err err = {0};
-    struct rf_file source;
-    int fd = -1;
-    enum rf_code rc = rf_store_file(c->app->store, s->job.remixed_from, "input", &source, &err);
-    if (rc == RF_OK)
-        rc = rf_files_open_read(c->app->files, s->job.remixed_from, &source, &fd, &err);
-    if (rc == RF_OK)
-        rc = rf_upload_begin(c->app->files, RF_IMAGE_MAX_BYTES, &s->upload, &err);
-    char block[65536];
-    for (ssize_t n; rc == RF_OK && (n = read(fd, block, sizeof block)) != 0;)
-        rc = n < 0 ? rf_fail(&err, RF_ERR_IO, "read the start image") : rf_upload_write(s->upload, block, (size_t)n, &err);
-    if (fd >= 0)
-        close(fd);
-    if (rc == RF_OK)
-        rc = rf_upload_finish(s->upload, s->job.id, "input", source.sha256, rf_now_ms(), &s->input, &err);
-    if (rc != RF_OK) {
-        rf_answer_failed(c, rc, NULL, &err);
-        rf_call_resume(c, NULL);
-        return;
-    }
-    memcpy(s->input.content_type, source.content_type, sizeof s->input.content_type);
-    s->job.input = &s->input;
-    fill_op(c, s);
-    rf_call_post_suspended(c, &s->op, after_submit);
-}
 
 void rf_remix_handle(struct rf_call *c)
 {
     struct submit *s = rf_new(struct submit);
     c->state = s;
     c->free_state = free_submit;
+    if (!read_identity(c, s))
+        return;
+    if (s->digest != NULL) {
+        EVP_DigestUpdate(s->digest, "remix", 6);
+        EVP_DigestUpdate(s->digest, c->param[0], strlen(c->param[0]) + 1);
+        EVP_DigestUpdate(s->digest, c->body, c->body_n);
+    }
     cJSON *json = rf_call_json(c, 256 << 10, false);
     if (json == NULL)
         return;
@@ -517,11 +525,5 @@ void rf_remix_handle(struct rf_call *c)
     s->request->prompt = words->prompt;
     words->prompt = NULL;
     s->job.remixed_from = c->param[0];
-    rf_store_new_id(c->app->store, rf_now_ms(), s->job.id);
-    if (s->request->has_image) {
-        rf_call_offload(c, copy_image);
-        return;
-    }
-    fill_op(c, s);
-    rf_call_post(c, &s->op, after_submit);
+    submit_or_join(c);
 }
