@@ -172,32 +172,16 @@ static void run_singly(struct rf_store *s, struct rf_op *ops)
         reload(s); /* parked claims that were just served hold leases nobody knows: they run out and come again */
 }
 
-/* Back to how they were before the group: parked claims parked, the others a list again. */
+/* The ops as they were before the group. A parked claim that was served in it simply claims again. */
 static struct rf_op *take_back(struct rf_store *s)
 {
-    struct rf_op *ops = s->answered, *first = NULL, **last = &first;
+    struct rf_op *ops = s->answered;
     s->answered = NULL;
     s->answered_last = &s->answered;
-    for (struct rf_op *next; ops != NULL; ops = next) {
-        next = ops->next_;
-        ops->next_ = NULL;
-        struct rf_live_worker *w = NULL;
-        if (ops->kind == RF_OP_CLAIM) {
-            rf_wire_lease_finish(&ops->u.claim.lease);
-            if (ops->deadline_ms_ != 0) {
-                pthread_mutex_lock(&s->lock);
-                w = rf_sched_find_worker(s->sched, ops->u.claim.worker_id);
-                if (w != NULL)
-                    rf_park(s, w, ops);
-                pthread_mutex_unlock(&s->lock);
-            }
-        }
-        if (w == NULL) {
-            *last = ops;
-            last = &ops->next_;
-        }
-    }
-    return first;
+    for (struct rf_op *op = ops; op != NULL; op = op->next_)
+        if (op->kind == RF_OP_CLAIM)
+            rf_wire_lease_finish(&op->u.claim.lease);
+    return ops;
 }
 
 static void run_group(struct rf_store *s, struct rf_op *ops)

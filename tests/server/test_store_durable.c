@@ -68,13 +68,14 @@ static void queue_backoff_pause_and_counts_survive_a_restart(void **state)
     assert_int_equal(rf_store_pause(f->s, true, f->now, NULL), RF_OK);
     farm_reopen(f);
     LEASE none = {0};
-    assert_int_equal(farm_try_claim(f, w, &none), RF_ERR_NOT_FOUND);
     struct rf_store_counts counts;
+    farm_tick(f, 1);
     rf_store_counts(f->s, &counts);
     assert_true(counts.paused);
     assert_int_equal(counts.jobs[RF_JOB_QUEUED], 1);
     assert_int_equal(counts.jobs[RF_JOB_IN_PROGRESS], 1);
-    assert_int_equal(counts.n_workers, 1);
+    assert_int_equal(counts.n_workers, 1); /* nobody could hear it; it is not lost for that */
+    assert_int_equal(farm_try_claim(f, w, &none), RF_ERR_NOT_FOUND);
     assert_int_equal(rf_store_pause(f->s, false, f->now, NULL), RF_OK);
     LEASE first = farm_claim(f, w);
     assert_string_equal(first.job_id, high);
@@ -285,6 +286,7 @@ struct answers {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     int n_done;
+    bool at_gate, gate_open;
 };
 
 static void count_answer(struct rf_op *op)
@@ -292,43 +294,102 @@ static void count_answer(struct rf_op *op)
     struct answers *a = op->ctx;
     pthread_mutex_lock(&a->lock);
     a->n_done++;
-    pthread_cond_signal(&a->cond);
+    pthread_cond_broadcast(&a->cond);
     pthread_mutex_unlock(&a->lock);
 }
 
-static void op_that_cannot_be_done_does_not_take_its_group_along(void **state)
+/* Keeps the writer busy until everything else is posted, so that it is one group for certain. */
+static void wait_at_the_gate(struct rf_op *op)
+{
+    struct answers *a = op->ctx;
+    pthread_mutex_lock(&a->lock);
+    a->at_gate = true;
+    pthread_cond_broadcast(&a->cond);
+    while (!a->gate_open)
+        pthread_cond_wait(&a->cond, &a->lock);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void post(struct farm *f, struct answers *a, struct rf_op *op)
+{
+    op->now_ms = f->now;
+    op->ctx = a;
+    op->done = op->done ? op->done : count_answer;
+    rf_store_post(f->s, op);
+}
+
+/* A group of: cancel, claim, `bad`, delete, `worse`, a claim that parks. The two bad ones fail, nothing else does. */
+static void group_around(struct farm *f, struct rf_op *bad, struct rf_op *worse)
+{
+    const char *w = farm_worker(f, "w", 0), *v = farm_worker(f, "v", 0);
+    const char *first = farm_submit(f, "", 5, 0), *second = farm_submit(f, "", 5, 0), *third = farm_submit(f, "", 5, 0);
+    struct answers a = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false, false};
+    struct rf_op gate = {.kind = RF_OP_TICK, .done = wait_at_the_gate};
+    struct rf_op cancel = {.kind = RF_OP_CANCEL, .u.job.id = first};
+    struct rf_op claim = {.kind = RF_OP_CLAIM, .u.claim.worker_id = w};
+    struct rf_op remove = {.kind = RF_OP_DELETE, .u.job.id = third};
+    struct rf_op parked = {.kind = RF_OP_CLAIM, .u.claim = {.worker_id = v, .wait_ms = 1000}};
+    struct rf_op *ops[] = {&cancel, &claim, bad, &remove, worse, &parked};
+    post(f, &a, &gate);
+    pthread_mutex_lock(&a.lock);
+    while (!a.at_gate)
+        pthread_cond_wait(&a.cond, &a.lock);
+    pthread_mutex_unlock(&a.lock);
+    for (size_t i = 0; i < RF_COUNT_OF(ops); i++)
+        post(f, &a, ops[i]);
+    pthread_mutex_lock(&a.lock);
+    a.gate_open = true;
+    pthread_cond_broadcast(&a.cond);
+    while (a.n_done < 5) /* all but the parked claim */
+        pthread_cond_wait(&a.cond, &a.lock);
+    pthread_mutex_unlock(&a.lock);
+    assert_int_equal(bad->code, RF_ERR_IO);
+    assert_int_equal(worse->code, RF_ERR_IO);
+    assert_int_equal(cancel.code, RF_OK);
+    assert_int_equal(claim.code, RF_OK);
+    assert_int_equal(remove.code, RF_OK);
+    assert_string_equal(claim.u.claim.lease.job_id, second);
+    assert_int_equal(farm_heartbeat(f, &claim.u.claim.lease, NULL), RF_OK);
+    rf_wire_lease_finish(&claim.u.claim.lease);
+    assert_int_equal(farm_state(f, first), RF_JOB_CANCELLED);
+    struct rf_store_counts counts;
+    rf_store_counts(f->s, &counts);
+    assert_int_equal(counts.jobs[RF_JOB_QUEUED], 0);
+    assert_int_equal(counts.jobs[RF_JOB_IN_PROGRESS], 1);
+    farm_tick(f, 1000); /* the parked one was not forgotten */
+    assert_int_equal(a.n_done, 6);
+    assert_int_equal(parked.code, RF_ERR_NOT_FOUND);
+}
+
+static void full_disk_fails_the_submits_of_a_group_and_nothing_else(void **state)
 {
     RF_AUTO(farm_destroy) struct farm *f = farm_create_with(small_disk);
-    const char *ids[5];
-    for (int i = 0; i < 5; i++)
-        ids[i] = farm_submit(f, "", 5, 0);
     char text[30001];
     memset(text, 'x', 30000);
     text[30000] = '\0';
     RF_AUTO(rf_request_destroy) struct rf_request *huge = farm_request(text, "", 5);
-    struct rf_submit jobs[10];
-    struct answers a = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+    RF_AUTO(rf_request_destroy) struct rf_request *little = farm_request("x", "", 5);
+    struct rf_submit jobs[10], late = {.request = little};
     for (int i = 0; i < 10; i++)
         jobs[i] = (struct rf_submit){.request = huge};
-    struct rf_op ops[6] = {{.kind = RF_OP_SUBMIT, .u.submit = {.jobs = jobs, .n_jobs = 10}}};
-    for (int i = 1; i < 6; i++)
-        ops[i] = (struct rf_op){.kind = RF_OP_CANCEL, .u.job.id = ids[i - 1]};
-    for (int i = 0; i < 6; i++) {
-        ops[i].now_ms = f->now;
-        ops[i].done = count_answer;
-        ops[i].ctx = &a;
-        rf_store_post(f->s, &ops[i]);
-    }
-    pthread_mutex_lock(&a.lock);
-    while (a.n_done < 6)
-        pthread_cond_wait(&a.cond, &a.lock);
-    pthread_mutex_unlock(&a.lock);
-    assert_int_equal(ops[0].code, RF_ERR_IO);
+    struct rf_op bad = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = jobs, .n_jobs = 10}};
+    struct rf_op worse = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &late, .n_jobs = 1}};
+    group_around(f, &bad, &worse); /* `worse` might fit, but is not tried: the disk is full for all alike */
     assert_int_equal(jobs[9].code, RF_ERR_IO);
-    for (int i = 1; i < 6; i++) {
-        assert_int_equal(ops[i].code, RF_OK);
-        assert_int_equal(farm_state(f, ids[i - 1]), RF_JOB_CANCELLED);
-    }
+}
+
+static void failing_statement_fails_its_own_op_and_nothing_else(void **state)
+{
+    FARM;
+    RF_AUTO(rf_request_destroy) struct rf_request *r = farm_request("x", "", 5);
+    struct rf_submit twins[2] = {{.request = r}, {.request = r}};
+    strcpy(twins[0].id, farm_submit(f, "", 5, 0)); /* an id that is taken, as no caller should have it */
+    strcpy(twins[1].id, twins[0].id);
+    farm_finish_job(f, farm_worker(f, "w", 0));
+    struct rf_op bad = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &twins[0], .n_jobs = 1}};
+    struct rf_op worse = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &twins[1], .n_jobs = 1}};
+    group_around(f, &bad, &worse);
+    assert_int_equal(farm_state(f, twins[0].id), RF_JOB_COMPLETED);
 }
 
 /* ---- versions ---- */
@@ -358,7 +419,8 @@ static void empty_database_is_upgraded_and_a_newer_one_refused(void **state)
     assert_int_equal(rf_store_open(&f->config, &s, &err), RF_ERR_FORMAT);
     assert_non_null(strstr(err.msg, "newer framefarm"));
     assert_null(s);
-    user_version(f->db, "PRAGMA user_version = 1");
+    RF_AUTO(rf_free) char *back = rf_asprintf("PRAGMA user_version = %d", rf_n_migrations);
+    user_version(f->db, back);
     farm_reopen(f);
 }
 
@@ -443,7 +505,8 @@ int main(void)
         cmocka_unit_test(key_of_a_deleted_job_is_free),
         cmocka_unit_test(queue_has_a_limit),
         cmocka_unit_test(full_disk_refuses_new_jobs_and_loses_no_old_ones),
-        cmocka_unit_test(op_that_cannot_be_done_does_not_take_its_group_along),
+        cmocka_unit_test(full_disk_fails_the_submits_of_a_group_and_nothing_else),
+        cmocka_unit_test(failing_statement_fails_its_own_op_and_nothing_else),
         cmocka_unit_test(empty_database_is_upgraded_and_a_newer_one_refused),
         cmocka_unit_test(database_of_somebody_else_is_left_alone),
         cmocka_unit_test(second_server_on_the_same_database_is_refused),

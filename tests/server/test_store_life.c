@@ -115,6 +115,9 @@ static void late_worker_cannot_change_anything(void **state)
     assert_int_equal(farm_fail(f, &old, "io", true), RF_ERR_CONFLICT);
     assert_int_equal(farm_release(f, &old), RF_ERR_CONFLICT);
     farm_put_outputs(f, &fresh);
+    struct rf_wire_lease elsewhere = fresh; /* the right number, but of another task */
+    elsewhere.task_id[strlen(elsewhere.task_id) - 1] = '1';
+    assert_int_equal(farm_complete(f, &elsewhere), RF_ERR_CONFLICT);
     assert_int_equal(farm_complete(f, &fresh), RF_OK);
     RF_AUTO(rf_job_destroy) struct rf_job *job = farm_job(f, id);
     assert_int_equal(job->n_attempts, 2);
@@ -178,6 +181,7 @@ static void job_that_kills_its_workers_stops(void **state)
     const char *w[] = {farm_worker(f, "w", 0), farm_worker(f, "v", 0), farm_worker(f, "u", 0)};
     for (int i = 0; i < 3; i++) {
         LEASE lease = farm_claim(f, w[i]);
+        assert_int_equal(lease.attempt, i + 1);
         farm_tick(f, 31000);
         farm_tick(f, 31000);
     }
@@ -270,6 +274,7 @@ static void leaving_worker_gives_back_what_it_held(void **state)
     farm_submit(f, "", 5, 0);
     const char *w = farm_worker(f, "w", 0), *v = farm_worker(f, "v", 0);
     LEASE lease = farm_claim(f, w);
+    assert_int_equal(lease.attempt, 1);
     struct rf_op leave = {.kind = RF_OP_LEAVE, .now_ms = f->now, .u.worker.id = w};
     assert_int_equal(rf_store_run(f->s, &leave, NULL), RF_OK);
     LEASE next = farm_claim(f, v), none = {0};

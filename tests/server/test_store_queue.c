@@ -81,17 +81,18 @@ static void newcomer_starts_level_with_the_others(void **state)
     assert_next(f, w, ben2);
 }
 
-static void begun_job_goes_before_its_users_new_ones(void **state)
+static void begun_job_goes_before_its_users_older_ones(void **state)
 {
     FARM;
     const char *w = farm_worker(f, "w", 0);
-    const char *first = farm_submit(f, "", 161, 0);
+    const char *old = farm_submit(f, "", 5, 0), *begun = farm_submit(f, "", 161, 1);
     LEASE lease = farm_claim(f, w);
-    const char *new_one = farm_submit(f, "", 5, 0);
+    assert_string_equal(lease.job_id, begun);
+    assert_int_equal(rf_store_set_priority(f->s, begun, 0, f->now, NULL), RF_OK);
     farm_put_outputs(f, &lease);
     assert_int_equal(farm_complete(f, &lease), RF_OK);
-    assert_next(f, w, first);
-    assert_next(f, w, new_one);
+    assert_next(f, w, begun);
+    assert_next(f, w, old);
 }
 
 static void worker_gets_only_what_it_can_run(void **state)
@@ -364,7 +365,8 @@ static void filters_are_joined_and_keep_their_order(void **state)
         strcpy(ids[i], farm_submit(f, i % 2 ? "ann" : "", 5, 0));
     for (int i = 0; i < 12; i += 3)
         rf_store_cancel(f->s, ids[i], f->now, NULL); /* 0 3 6 9 */
-    LEASE lease = farm_claim(f, farm_worker(f, "w", 0)); /* 2, the oldest of "": 0 is cancelled; or 1 of ann */
+    LEASE lease = farm_claim(f, farm_worker(f, "w", 0));
+    assert_string_equal(lease.job_id, ids[1]); /* 0 is cancelled */
     const char *got[64];
     assert_int_equal(walk(f, (struct rf_query){.limit = 3, .user = "ann"}, got), 6);
     assert_string_equal(got[0], ids[11]);
@@ -416,7 +418,7 @@ int main(void)
         cmocka_unit_test(users_take_turns_whoever_came_first),
         cmocka_unit_test(long_jobs_weigh_more_in_the_share),
         cmocka_unit_test(newcomer_starts_level_with_the_others),
-        cmocka_unit_test(begun_job_goes_before_its_users_new_ones),
+        cmocka_unit_test(begun_job_goes_before_its_users_older_ones),
         cmocka_unit_test(worker_gets_only_what_it_can_run),
         cmocka_unit_test(segments_of_a_job_come_from_the_same_weights),
         cmocka_unit_test(paused_queue_and_drained_worker_give_nothing_new),
