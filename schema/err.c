@@ -19,6 +19,7 @@ static const struct {
     [RF_ERR_FORMAT] = {"format", 422, false},
     [RF_ERR_CANCELLED] = {"cancelled", 409, false},
     [RF_ERR_IO] = {"io", 503, true},
+    [RF_ERR_NO_SPACE] = {"no_space", 507, true},
     [RF_ERR_NO_MEMORY] = {"no_memory", 503, true},
     [RF_ERR_DEVICE] = {"device", 503, true},
 };

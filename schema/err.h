@@ -19,6 +19,7 @@ enum rf_code {
     RF_ERR_FORMAT,      /* bytes from a file or peer are not what they claim to be */
     RF_ERR_CANCELLED,   /* somebody asked us to stop */
     RF_ERR_IO,          /* disk or network: try again later */
+    RF_ERR_NO_SPACE,    /* the disk is full: try again when there is room */
     RF_ERR_NO_MEMORY,   /* try a smaller plan or another machine */
     RF_ERR_DEVICE,      /* the accelerator failed: try another machine */
     RF_CODE_COUNT

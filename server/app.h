@@ -15,6 +15,7 @@ struct rf_app {
     struct rf_store *store;
     struct rf_files *files;
     struct rf_http *http;
+    struct rf_auth *auth;
     struct rf_events *events;
     struct rf_polls *polls;
     struct rf_offload *offload;

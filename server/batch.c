@@ -50,7 +50,7 @@ static void free_batch(void **state)
     *state = NULL;
 }
 
-static enum rf_code read_line(struct rf_app *app, const char *text, size_t n, struct line *line,
+static enum rf_code read_line(struct rf_call *c, const char *text, size_t n, struct line *line,
                               struct rf_request **ret_request)
 {
     cJSON *json = NULL;
@@ -62,7 +62,9 @@ static enum rf_code read_line(struct rf_app *app, const char *text, size_t n, st
         rc = rf_request_parse(json, &request, line->param, &line->err);
     cJSON_Delete(json);
     if (rc == RF_OK)
-        rc = rf_submit_resolve(app, request, NULL, line->param, &line->err);
+        rc = rf_submit_claim(c, request, line->param, &line->err);
+    if (rc == RF_OK)
+        rc = rf_submit_resolve(c->app, request, NULL, line->param, &line->err);
     if (rc != RF_OK)
         return rc;
     *ret_request = request;
@@ -70,8 +72,9 @@ static enum rf_code read_line(struct rf_app *app, const char *text, size_t n, st
     return RF_OK;
 }
 
-static void add_job(struct rf_app *app, struct batch *b, struct line *line, struct rf_request *request)
+static void add_job(struct rf_call *c, struct batch *b, struct line *line, struct rf_request *request)
 {
+    struct rf_app *app = c->app;
     struct rf_submit job = {.request = request};
     RF_AUTO(rf_free) struct rf_file *input = NULL;
     if (request->image != NULL) {
@@ -84,7 +87,7 @@ static void add_job(struct rf_app *app, struct batch *b, struct line *line, stru
         job.input = input;
     }
     if (b->key != NULL) {
-        job.key = rf_asprintf("%s#%d", b->key, line->number);
+        job.key = rf_asprintf("%s%s%s#%d", c->token.name, c->token.name[0] ? "\n" : "", b->key, line->number);
         job.fingerprint = b->fingerprint;
     }
     b->jobs = rf_realloc(b->jobs, (size_t)b->n_jobs + 1, sizeof *b->jobs);
@@ -169,8 +172,8 @@ static void work(void *call)
         struct line *line = &b->lines[b->n_lines++];
         *line = (struct line){.number = number, .job = -1};
         struct rf_request *request = NULL;
-        if (read_line(c->app, text, n, line, &request) == RF_OK)
-            add_job(c->app, b, line, request);
+        if (read_line(c, text, n, line, &request) == RF_OK)
+            add_job(c, b, line, request);
         n_refused += line->job < 0;
     }
     if (b->n_jobs == 0 || (b->atomic && n_refused > 0)) {

@@ -18,14 +18,25 @@ const char rf_config_help[] =
     "  --workers auto|N        local workers: one per GPU or one on the CPU; N on the CPU; 0 none (auto)\n"
     "  --port-file FILE        write the chosen port there once connections are taken\n"
     "  --web DIR               serve the page from a folder instead of the one compiled in\n"
-    "  --insecure-no-auth      allow a --listen address that others can reach, without tokens\n"
+    "  --require-tokens        ask for tokens on loopback too: for a server behind a proxy\n"
+    "  --insecure-no-auth      ask nobody for a token, whatever --listen says\n"
+    "  --min-free SIZE         of disk; below it nothing is accepted or begun  (1G, or 2 % if that is less)\n"
+    "  --keep-days N           remove the files of jobs that ended so long ago (0: never)\n"
+    "  --keep-bytes SIZE       remove files of finished jobs, oldest first, above this (0: never)\n"
+    "  --forget-days N         forget finished jobs altogether after so long   (0: never)\n"
+    "  --webhook-allow-private let webhooks go to loopback and private addresses\n"
+    "  --webhook-retry-ms N    first pause before a webhook is sent again; doubles, for about a day (10000)\n"
     "  --http-threads N        threads that speak HTTP                          (2)\n"
     "  --max-connections N     open connections, waiting workers included       (20000)\n"
     "  --log-level LEVEL       error, warn, info or debug                       (info)\n"
     "  --routes                list the calls that are answered, and end\n"
+    "\n"
+    "framefarm-server token create --role user|operator|worker [--name NAME] | token list | token revoke NAME|ID\n"
+    "framefarm-server webhook-secret [--rotate] | backup FILE | check [--sha256]      (with --data DIR; also while it runs)\n"
+    "\n"
     "  --help, --version\n"
     "\n"
-    "Each flag also as an environment variable: --port-file is FRAMEFARM_PORT_FILE.\n";
+    "Each flag also as an environment variable: --port-file is FRAMEFARM_PORT_FILE. SIZE takes K, M, G, T.\n";
 
 static enum rf_code read_listen(struct rf_config *c, const char *value, struct rf_err *err)
 {
@@ -106,12 +117,67 @@ static enum rf_code read_log_level(struct rf_config *c, const char *value, struc
     return RF_OK;
 }
 
-static enum rf_code read_insecure(struct rf_config *c, const char *value, struct rf_err *err)
+static enum rf_code read_switch(bool *field, const char *value, struct rf_err *err)
 {
-    c->insecure_no_auth = strcmp(value, "1") == 0 || strcmp(value, "true") == 0;
-    if (!c->insecure_no_auth && strcmp(value, "0") != 0 && strcmp(value, "false") != 0 && *value)
+    *field = strcmp(value, "1") == 0 || strcmp(value, "true") == 0;
+    if (!*field && strcmp(value, "0") != 0 && strcmp(value, "false") != 0 && *value)
         return rf_fail(err, RF_ERR_INVALID, "must be 1 or 0, got '%.40s'", value);
     return RF_OK;
+}
+
+static enum rf_code read_insecure(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_switch(&c->insecure_no_auth, value, err);
+}
+
+static enum rf_code read_require_tokens(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_switch(&c->require_tokens, value, err);
+}
+
+static enum rf_code read_webhook_private(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_switch(&c->webhook_allow_private, value, err);
+}
+
+static enum rf_code read_webhook_retry(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_count(&c->webhook_retry_ms, 1, 3600000, value, err);
+}
+
+static enum rf_code read_keep_days(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_count(&c->keep_days, 0, 36500, value, err);
+}
+
+static enum rf_code read_forget_days(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_count(&c->forget_days, 0, 36500, value, err);
+}
+
+/* "500", "20G": powers of 1024. */
+static enum rf_code read_size(int64_t *field, const char *value, struct rf_err *err)
+{
+    static const char units[] = "KMGT";
+    size_t n = strlen(value);
+    const char *unit = n > 1 ? strchr(units, toupper((unsigned char)value[n - 1])) : NULL;
+    int shift = unit != NULL ? 10 * (int)(unit - units + 1) : 0;
+    RF_AUTO(rf_free) char *digits = rf_strndup(value, n - (unit != NULL));
+    int64_t x = 0;
+    if (!rf_parse_int(digits, 0, (INT64_C(1) << 60) >> shift, &x))
+        return rf_fail(err, RF_ERR_INVALID, "must be a number of bytes, such as 500M or 2T, got '%.40s'", value);
+    *field = x << shift;
+    return RF_OK;
+}
+
+static enum rf_code read_min_free(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_size(&c->min_free_bytes, value, err);
+}
+
+static enum rf_code read_keep_bytes(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_size(&c->keep_bytes, value, err);
 }
 
 static const struct setting {
@@ -126,6 +192,13 @@ static const struct setting {
     {"port-file", false, read_port_file},
     {"web", false, read_web},
     {"insecure-no-auth", true, read_insecure},
+    {"require-tokens", true, read_require_tokens},
+    {"min-free", false, read_min_free},
+    {"keep-days", false, read_keep_days},
+    {"keep-bytes", false, read_keep_bytes},
+    {"forget-days", false, read_forget_days},
+    {"webhook-allow-private", true, read_webhook_private},
+    {"webhook-retry-ms", false, read_webhook_retry},
     {"http-threads", false, read_http_threads},
     {"max-connections", false, read_max_connections},
     {"log-level", false, read_log_level},
@@ -186,6 +259,8 @@ enum rf_code rf_config_read(int argc, char **argv, const char *(*env)(const char
         .http_threads = 2,
         .max_connections = 20000,
         .log_level = RF_LOG_INFO,
+        .webhook_retry_ms = 10000,
+        .min_free_bytes = -1,
     };
     *ret_wish = RF_CONFIG_RUN;
     for (int i = 1; i < argc; i++) {
@@ -201,9 +276,8 @@ enum rf_code rf_config_read(int argc, char **argv, const char *(*env)(const char
         return rc;
     if (c->data_dir == NULL)
         c->data_dir = default_data_dir(env);
-    if (!rf_config_is_loopback(c->host) && !c->insecure_no_auth)
-        return rf_fail(err, RF_ERR_INVALID, "--listen %s can be reached by others, and there are no tokens yet: listen on "
-                       "127.0.0.1, or accept it with --insecure-no-auth", c->host);
+    if (c->insecure_no_auth && c->require_tokens)
+        return rf_fail(err, RF_ERR_INVALID, "--insecure-no-auth and --require-tokens contradict each other");
     return RF_OK;
 }
 

@@ -16,7 +16,14 @@ struct rf_config {
     int n_workers;           /* local ones; RF_WORKERS_AUTO, 0: none */
     char *port_file;         /* NULL: none */
     char *web_dir;           /* NULL: the page that is compiled in */
-    bool insecure_no_auth;   /* listen beyond loopback though there are no tokens */
+    bool insecure_no_auth;   /* listen beyond loopback and ask nobody for a token */
+    bool require_tokens;     /* ask for tokens on loopback, too: for a server behind a proxy */
+    bool webhook_allow_private; /* webhooks may go to loopback and private addresses */
+    int webhook_retry_ms;    /* the first pause before a webhook is sent again */
+    int64_t min_free_bytes;  /* of disk; -1: the smaller of 1 GiB and 2 % */
+    int64_t keep_bytes;      /* of finished jobs' files; 0: all */
+    int keep_days;           /* files of finished jobs; 0: for ever */
+    int forget_days;         /* the records of finished jobs; 0: never */
     int http_threads;
     int max_connections;
     enum rf_log_level log_level;

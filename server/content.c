@@ -4,6 +4,7 @@
 #include "server/videos.h"
 
 #include "server/app.h"
+#include "server/auth.h"
 #include "server/range.h"
 #include "server/video_json.h"
 
@@ -128,6 +129,8 @@ void rf_content_handle(struct rf_call *c)
         rf_answer_failed(c, rc, NULL, &err);
         return;
     }
+    if (!rf_auth_may_see(c, job))
+        return;
     const struct rf_file *file = find_file(job, v);
     /* 404 rather than 409: stock clients silently send a 409 again and again. */
     if (file == NULL)

@@ -4,6 +4,7 @@
 #include "server/events.h"
 
 #include "server/app.h"
+#include "server/auth.h"
 #include "server/out.h"
 #include "server/video_json.h"
 
@@ -143,6 +144,9 @@ static void add_event(struct stream *s, const struct entry *entry, uint64_t numb
         RF_AUTO(rf_job_destroy) struct rf_job *job = NULL;
         if (rf_store_get(app->store, entry->id, RF_WITH_ALL, &job, NULL) != RF_OK)
             return; /* deleted meanwhile: that event is on its way */
+        const char *owner = rf_auth_owner(s->call);
+        if (owner != NULL && strcmp(owner, job->request->user) != 0)
+            return;
         rf_video_json(&json, NULL, job);
         break;
     }
@@ -206,7 +210,7 @@ static long read_events(struct rf_call *c, char *to, size_t n)
         bool more = next_entry(s, &entry, &number, &lost);
         bool ping = s->ping;
         s->ping = false;
-        if (e->stopping) {
+        if (e->stopping || (ping && !rf_auth_is_good(c->app->auth, c))) {
             pthread_mutex_unlock(&e->lock);
             return RF_STREAM_END;
         }

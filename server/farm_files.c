@@ -85,10 +85,7 @@ void rf_farm_get_file(struct rf_call *c)
 static enum rf_code take_bytes(struct rf_call *c, const char *data, size_t n, struct rf_err *err)
 {
     struct transfer *t = c->state;
-    enum rf_code rc = rf_upload_write(t->upload, data, n, err);
-    if (rc == RF_ERR_LIMIT)
-        rf_answer_error(c, 507, NULL, "disk_full", "%s", err->msg);
-    return rc;
+    return rf_upload_write(t->upload, data, n, err);
 }
 
 void rf_farm_put_begin(struct rf_call *c)

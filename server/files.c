@@ -31,7 +31,7 @@ struct rf_upload {
 
 static enum rf_code fail_errno(struct rf_err *err, const char *doing, const char *name)
 {
-    enum rf_code code = errno == ENOENT ? RF_ERR_NOT_FOUND : errno == ENOSPC || errno == EDQUOT ? RF_ERR_LIMIT : RF_ERR_IO;
+    enum rf_code code = errno == ENOENT ? RF_ERR_NOT_FOUND : errno == ENOSPC || errno == EDQUOT ? RF_ERR_NO_SPACE : RF_ERR_IO;
     return rf_fail(err, code, "%s '%s': %s", doing, name, strerror(errno));
 }
 
@@ -85,6 +85,17 @@ enum rf_code rf_files_open(const char *data_dir, struct rf_files **ret_files, st
     *ret_files = f;
     f = NULL;
     return RF_OK;
+}
+
+enum rf_code rf_files_look_into(const char *data_dir, struct rf_files **ret_files, struct rf_err *err)
+{
+    RF_AUTO(rf_free) char *path = rf_asprintf("%s/files", data_dir);
+    struct rf_files *f = rf_new(struct rf_files);
+    f->path = rf_strdup(data_dir);
+    f->tmp_fd = -1;
+    f->files_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *ret_files = f;
+    return f->files_fd >= 0 ? RF_OK : rf_fail(err, RF_ERR_IO, "folder '%s': %s", path, strerror(errno));
 }
 
 void rf_files_destroy(struct rf_files **files)

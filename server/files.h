@@ -18,6 +18,8 @@ struct rf_files;
 
 /* Opens (and makes) the folder, empties tmp/. RF_ERR_IO: cannot be made or written, named. */
 enum rf_code rf_files_open(const char *data_dir, struct rf_files **ret_files, struct rf_err *err);
+/* The same for a look from outside, beside a running server: makes nothing, empties nothing. */
+enum rf_code rf_files_look_into(const char *data_dir, struct rf_files **ret_files, struct rf_err *err);
 void rf_files_destroy(struct rf_files **files);
 
 /* ---- taking one in; an upload belongs to one thread at a time ---- */
@@ -25,7 +27,7 @@ void rf_files_destroy(struct rf_files **files);
 struct rf_upload;
 /*   max_bytes  more than this is RF_ERR_LIMIT at the write that passes it */
 enum rf_code rf_upload_begin(struct rf_files *files, int64_t max_bytes, struct rf_upload **ret_upload, struct rf_err *err);
-/*   RF_ERR_LIMIT  too long, or the disk is full (the message tells which); the upload can only be destroyed now */
+/*   RF_ERR_LIMIT  too long;  RF_ERR_NO_SPACE  the disk is full. The upload can only be destroyed now */
 enum rf_code rf_upload_write(struct rf_upload *upload, const void *bytes, size_t n_bytes, struct rf_err *err);
 int64_t rf_upload_size(const struct rf_upload *upload);
 /* Syncs, checks the hash, moves the file to its place under a new tag, syncs the folder.

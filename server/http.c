@@ -86,7 +86,7 @@ int64_t rf_call_content_length(struct rf_call *c)
     return text != NULL && rf_parse_int(text, 0, INT64_MAX, &n) ? n : -1;
 }
 
-void rf_call_caller(struct rf_call *c, char *to, size_t room)
+void rf_call_address(struct rf_call *c, char *to, size_t room)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(exchange_of(c)->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
@@ -96,6 +96,14 @@ void rf_call_caller(struct rf_call *c, char *to, size_t room)
     socklen_t n = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     if (getnameinfo(info->client_addr, n, to, (socklen_t)room, NULL, 0, NI_NUMERICHOST) != 0)
         to[0] = '\0';
+}
+
+void rf_call_caller(struct rf_call *c, char *to, size_t room)
+{
+    if (c->token.name[0] != '\0')
+        snprintf(to, room, "%s", c->token.name);
+    else
+        rf_call_address(c, to, room);
 }
 
 bool rf_call_is_gone(struct rf_call *c)

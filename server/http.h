@@ -13,6 +13,7 @@
 
 #include "schema/err.h"
 #include "server/params.h"
+#include "server/token.h"
 
 #include <stdatomic.h>
 
@@ -24,9 +25,6 @@ enum rf_body {
     RF_BODY_WHOLE,  /* collected in memory up to the route's limit, then handed over */
     RF_BODY_STREAM, /* given to the sink piece by piece as it arrives */
 };
-
-/* Who may call. The loopback server gives every role to everyone; tokens change only rf_auth_check(). */
-enum rf_role { RF_ROLE_ANYONE, RF_ROLE_USER, RF_ROLE_OPERATOR, RF_ROLE_WORKER, RF_ROLE_COUNT };
 
 #define RF_CALL_PARAMS 2
 #define RF_CALL_PARAM_BYTES 96
@@ -43,6 +41,7 @@ struct rf_route {
     int64_t max_body_bytes;
     /* STREAM only, optional: headers and query are known, c->sink may be set. Answering here refuses the body. */
     void (*begin)(struct rf_call *c);
+    bool by_ticket;            /* a signed ?ticket= does instead of a token: for what a browser fetches by itself (auth.h) */
 };
 
 /* Takes the next piece of a streamed body. A failure becomes the answer (unless the sink set one), given
@@ -62,6 +61,8 @@ struct rf_call {
     char *path;                         /* as sent, without the query */
     char param[RF_CALL_PARAMS][RF_CALL_PARAM_BYTES];
     struct rf_params query;
+    enum rf_role role;                  /* of the caller; see auth.h */
+    struct rf_token_name token;         /* whose token it came with; both texts "" when none was needed */
     char id[20];                        /* x-request-id */
     char *body;                         /* WHOLE: NUL-terminated; NULL when empty */
     size_t body_n;
@@ -79,8 +80,10 @@ const char *rf_call_content_type(struct rf_call *c);
 bool rf_call_is_answered(struct rf_call *c);
 /* -1 when not announced. */
 int64_t rf_call_content_length(struct rf_call *c);
-/* Name of whoever calls, for fair share, idempotency and logs: the token's name one day, the client's address until then. */
+/* Who calls, to tell one caller's repeated create from another's: the token's name, the client's address without one. */
 void rf_call_caller(struct rf_call *c, char *to, size_t room);
+/* The client's address as numbers; "" when unknown. */
+void rf_call_address(struct rf_call *c, char *to, size_t room);
 /* Whether the other side has closed its connection. Cheap; for answers that must not be spent on the dead. */
 bool rf_call_is_gone(struct rf_call *c);
 

@@ -4,6 +4,8 @@
  * that wait are answered; then the threads, the store, the lock.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/app.h"
+#include "server/auth.h"
+#include "server/command.h"
 #include "server/config.h"
 #include "server/events.h"
 #include "server/farm.h"
@@ -117,6 +119,8 @@ static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
     rc = rf_store_open(&store, &app->store, err);
     if (rc == RF_OK)
         rc = rf_files_sweep(app->files, app->store, app->started_ms, NULL, err);
+    if (rc == RF_OK)
+        rc = rf_auth_create(config, app->store, &app->auth, err);
     return rc;
 }
 
@@ -171,6 +175,7 @@ static void do_upkeep(void *arg)
     struct rf_err err = {0};
     int64_t now_ms = rf_now_ms();
     int n = 0;
+    rf_auth_refresh(u->app->auth, u->app->store);
     if (rf_store_tick(u->app->store, now_ms, NULL, &err) != RF_OK)
         rf_log(RF_LOG_ERROR, "doing=tick code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     if (now_ms - u->collected_ms >= COLLECT_MS) {
@@ -250,6 +255,7 @@ static void close_parts(struct rf_app *app)
     rf_polls_destroy(&app->polls);
     rf_metrics_destroy(&app->metrics);
     rf_recent_destroy(&app->recent);
+    rf_auth_destroy(&app->auth);
 }
 
 static enum rf_code serve(const struct rf_config *config, int signal_fd, struct rf_err *err)
@@ -266,7 +272,7 @@ static enum rf_code serve(const struct rf_config *config, int signal_fd, struct 
     if (rc == RF_OK)
         rc = start_http(&app, err);
     if (rc == RF_OK)
-        rc = rf_supervisor_create(config, rf_http_port(app.http), &supervisor, err);
+        rc = rf_supervisor_create(config, rf_http_port(app.http), rf_auth_worker_token_file(app.auth), &supervisor, err);
     if (rc == RF_OK) {
         announce(&app);
         run(&app, supervisor, &upkeep, signal_fd);
@@ -290,6 +296,10 @@ int main(int argc, char **argv)
             printf("%s %s\n", methods[rf_routes[i].method], rf_routes[i].pattern);
         return 0;
     }
+    umask(0077); /* prompts, videos and the webhooks' secret are for nobody else on this machine */
+    int status = 0;
+    if (rf_command_run(argc, argv, &status))
+        return status;
     enum rf_code rc = rf_config_read(argc, argv, from_environment, &config, &wish, &err);
     if (wish == RF_CONFIG_HELP || wish == RF_CONFIG_VERSION) {
         fputs(wish == RF_CONFIG_HELP ? rf_config_help : "framefarm-server " FRAMEFARM_VERSION "\n", stdout);

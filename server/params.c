@@ -95,6 +95,17 @@ void rf_params_finish(struct rf_params *q)
     *q = (struct rf_params){0};
 }
 
+const char *rf_params_take(struct rf_params *q, const char *name)
+{
+    for (int i = 0; i < q->n; i++)
+        if (strcmp(q->item[i].name, name) == 0) {
+            const char *value = q->item[i].value;
+            memmove(&q->item[i], &q->item[i + 1], (size_t)(--q->n - i) * sizeof q->item[0]);
+            return value;
+        }
+    return NULL;
+}
+
 const char *rf_params_get(const struct rf_params *q, const char *name)
 {
     for (int i = 0; i < q->n; i++)

@@ -26,6 +26,9 @@ void rf_params_finish(struct rf_params *q);
 /* NULL when absent. */
 const char *rf_params_get(const struct rf_params *q, const char *name);
 
+/* The value as rf_params_get() gives it, and the parameter is gone from the list. */
+const char *rf_params_take(struct rf_params *q, const char *name);
+
 /* RF_ERR_INVALID naming the first parameter that is not in the NULL-terminated list. */
 enum rf_code rf_params_only(const struct rf_params *q, const char *const *known, struct rf_err *err);
 

@@ -21,6 +21,7 @@
 
 #include "schema/request.h"
 #include "schema/wire.h"
+#include "server/token.h"
 
 #define RF_MAX_BATCH 10000        /* jobs in one submit op */
 #define RF_KEY_MAX 255            /* bytes of an idempotency key */
@@ -373,6 +374,12 @@ enum rf_code rf_store_disk_name_known(struct rf_store *s, const char *job_id, co
                                       struct rf_err *err);
 /* A whole, consistent copy while the store runs (SQLite's backup interface). */
 enum rf_code rf_store_backup(struct rf_store *s, const char *path, struct rf_err *err);
+/* All tokens, when the number of changes differs from *generation (start with -1), which is then set; otherwise *ret_tokens
+ * is NULL. free() them. */
+enum rf_code rf_store_tokens(struct rf_store *s, int64_t *generation, struct rf_token **ret_tokens, int *ret_n,
+                             struct rf_err *err);
+/* A row of the settings; false: not there, or not readable now. */
+bool rf_store_setting(struct rf_store *s, const char *name, char *ret_value, size_t room);
 /* PRAGMA integrity_check; RF_ERR_FORMAT with SQLite's first complaint. */
 enum rf_code rf_store_check(struct rf_store *s, struct rf_err *err);
 

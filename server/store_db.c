@@ -72,7 +72,8 @@ enum rf_code rf_db_fail(sqlite3 *db, struct rf_err *err, const char *doing)
 {
     int code = db == NULL ? SQLITE_NOMEM : sqlite3_errcode(db);
     bool damaged = code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
-    return rf_fail(err, damaged ? RF_ERR_FORMAT : RF_ERR_IO, "%s: %s", doing, db ? sqlite3_errmsg(db) : "out of memory");
+    return rf_fail(err, damaged ? RF_ERR_FORMAT : code == SQLITE_FULL ? RF_ERR_NO_SPACE : RF_ERR_IO, "%s: %s", doing,
+                   db ? sqlite3_errmsg(db) : "out of memory");
 }
 
 /* ---- statements ---- */

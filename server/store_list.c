@@ -270,13 +270,13 @@ enum rf_code rf_store_timings(struct rf_store *s, const char *id, int64_t from_m
 
 /* ---- the whole ---- */
 
-static enum rf_code copy_database(struct rf_reader *r, const char *path, struct rf_err *err)
+static enum rf_code copy_database(sqlite3 *from, const char *path, struct rf_err *err)
 {
     sqlite3 *to = NULL;
     enum rf_code rc = RF_OK;
     if (sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         rc = rf_db_fail(to, err, "backup");
-    sqlite3_backup *copy = rc == RF_OK ? sqlite3_backup_init(to, "main", r->db, "main") : NULL;
+    sqlite3_backup *copy = rc == RF_OK ? sqlite3_backup_init(to, "main", from, "main") : NULL;
     if (rc == RF_OK && copy == NULL)
         rc = rf_db_fail(to, err, "backup");
     if (copy != NULL && sqlite3_backup_step(copy, -1) != SQLITE_DONE)
@@ -297,19 +297,15 @@ static enum rf_code sync_path(const char *path, int flags, struct rf_err *err)
     return ok ? RF_OK : rf_fail(err, RF_ERR_IO, "sync '%s': %s", path, strerror(why));
 }
 
-enum rf_code rf_store_backup(struct rf_store *s, const char *path, struct rf_err *err)
+enum rf_code rf_db_backup(sqlite3 *db, const char *path, struct rf_err *err)
 {
     RF_AUTO(rf_free) char *beside = rf_asprintf("%s.tmp", path);
     RF_AUTO(rf_free) char *folder = rf_strdup(path);
     char *slash = strrchr(folder, '/');
     if (slash != NULL)
         slash[slash == folder ? 1 : 0] = '\0';
-    struct rf_reader *r = rf_reader_take(s, err);
-    if (r == NULL)
-        return RF_ERR_IO;
     unlink(beside);
-    enum rf_code rc = copy_database(r, beside, err);
-    rf_reader_give(s, r);
+    enum rf_code rc = copy_database(db, beside, err);
     if (rc == RF_OK)
         rc = sync_path(beside, O_RDONLY, err);
     if (rc == RF_OK && rename(beside, path) != 0)
@@ -321,18 +317,67 @@ enum rf_code rf_store_backup(struct rf_store *s, const char *path, struct rf_err
     return rc;
 }
 
+enum rf_code rf_store_backup(struct rf_store *s, const char *path, struct rf_err *err)
+{
+    struct rf_reader *r = rf_reader_take(s, err);
+    if (r == NULL)
+        return RF_ERR_IO;
+    enum rf_code rc = rf_db_backup(r->db, path, err);
+    rf_reader_give(s, r);
+    return rc;
+}
+
+enum rf_code rf_db_check(sqlite3 *db, const char *pragma, struct rf_err *err)
+{
+    RF_AUTO(rf_free) char *sql = rf_asprintf("PRAGMA %s(1)", pragma);
+    sqlite3_stmt *q = NULL;
+    enum rf_code rc = RF_OK;
+    if (sqlite3_prepare_v2(db, sql, -1, &q, NULL) != SQLITE_OK || sqlite3_step(q) != SQLITE_ROW)
+        rc = rf_db_fail(db, err, "check");
+    else if (strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0)
+        rc = rf_fail(err, RF_ERR_FORMAT, "the database is damaged: %s", (const char *)sqlite3_column_text(q, 0));
+    sqlite3_finalize(q);
+    return rc;
+}
+
 enum rf_code rf_store_check(struct rf_store *s, struct rf_err *err)
 {
     struct rf_reader *r = rf_reader_take(s, err);
     if (r == NULL)
         return RF_ERR_IO;
-    sqlite3_stmt *q = NULL;
-    enum rf_code rc = RF_OK;
-    if (sqlite3_prepare_v2(r->db, "PRAGMA integrity_check(1)", -1, &q, NULL) != SQLITE_OK || sqlite3_step(q) != SQLITE_ROW)
-        rc = rf_db_fail(r->db, err, "check");
-    else if (strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0)
-        rc = rf_fail(err, RF_ERR_FORMAT, "the database is damaged: %s", (const char *)sqlite3_column_text(q, 0));
-    sqlite3_finalize(q);
+    enum rf_code rc = rf_db_check(r->db, "integrity_check", err);
     rf_reader_give(s, r);
     return rc;
+}
+
+/* ---- what the server reads of the commands' doing ---- */
+
+enum rf_code rf_store_tokens(struct rf_store *s, int64_t *generation, struct rf_token **ret_tokens, int *ret_n,
+                             struct rf_err *err)
+{
+    struct rf_reader *r = rf_reader_take(s, err);
+    if (r == NULL)
+        return RF_ERR_IO;
+    sqlite3_stmt *q = rf_reader_sql(r, READ_TOKENS_CHANGED);
+    int64_t now = sqlite3_step(q) == SQLITE_ROW ? sqlite3_column_int64(q, 0) : -1;
+    enum rf_code rc = now < 0 ? rf_db_fail(r->db, err, "read tokens") : RF_OK;
+    *ret_tokens = NULL;
+    if (rc == RF_OK && now != *generation && (rc = rf_db_tokens(r->db, ret_tokens, ret_n, err)) == RF_OK)
+        *generation = now;
+    rf_reader_give(s, r);
+    return rc;
+}
+
+bool rf_store_setting(struct rf_store *s, const char *name, char *ret_value, size_t room)
+{
+    struct rf_reader *r = rf_reader_take(s, NULL);
+    if (r == NULL)
+        return false;
+    sqlite3_stmt *q = rf_reader_sql(r, READ_SETTING);
+    rf_bind_text(q, 1, name);
+    bool found = sqlite3_step(q) == SQLITE_ROW;
+    if (found)
+        snprintf(ret_value, room, "%s", (const char *)sqlite3_column_text(q, 0));
+    rf_reader_give(s, r);
+    return found;
 }

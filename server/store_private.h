@@ -8,6 +8,7 @@
  *     store_model.c   what is known of models; the lists of workers and models
  *     store_read.c    connections for reading; one job as a snapshot
  *     store_list.c    pages of jobs, files, timings, backup
+ *     store_admin.c   what the program's commands do beside a running server
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_SERVER_STORE_PRIVATE_H
 #define RF_SERVER_STORE_PRIVATE_H
@@ -101,6 +102,12 @@ bool rf_sql_begin(struct rf_store *s);
 bool rf_sql_commit(struct rf_store *s);
 void rf_sql_rollback(struct rf_store *s);
 void rf_bind_text(sqlite3_stmt *stmt, int index, const char *text); /* NULL binds NULL; borrowed until the reset */
+
+/* ---- store_list.c, store_admin.c: on any connection ---- */
+
+enum rf_code rf_db_backup(sqlite3 *db, const char *path, struct rf_err *err);
+enum rf_code rf_db_check(sqlite3 *db, const char *pragma, struct rf_err *err); /* integrity_check or quick_check */
+enum rf_code rf_db_tokens(sqlite3 *db, struct rf_token **ret_tokens, int *ret_n, struct rf_err *err);
 
 /* ---- store_group.c ---- */
 

@@ -18,6 +18,8 @@ static const char *const read_texts[READ_COUNT] = {
     [READ_FILE] = "SELECT " FILE_COLUMNS " FROM files WHERE job = ?1 AND name = ?2 AND gone_ms IS NULL AND job_id = ?3",
     [READ_TAIL] = "SELECT tail FROM jobs WHERE row = ?1",
     [READ_GONE] = "SELECT row, job_id, disk_name FROM files WHERE gone_ms IS NOT NULL ORDER BY gone_ms LIMIT ?1",
+    [READ_TOKENS_CHANGED] = "SELECT value FROM meta WHERE name = 'tokens_changed'",
+    [READ_SETTING] = "SELECT value FROM settings WHERE name = ?1",
     [READ_DISK_NAME] = "SELECT 1 FROM files WHERE job_id = ?1 AND disk_name = ?2",
 };
 

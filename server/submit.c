@@ -6,6 +6,7 @@
 
 #include "schema/json.h"
 #include "server/app.h"
+#include "server/auth.h"
 #include "server/id.h"
 #include "server/image.h"
 #include "server/multipart.h"
@@ -164,7 +165,8 @@ static bool read_identity(struct rf_call *c, struct submit *s)
                             RF_KEY_MAX);
             return false;
         }
-        s->key = rf_strdup(key);
+        /* A key of one token is not the same key of another. */
+        s->key = rf_asprintf("%s%s%s", c->token.name, c->token.name[0] ? "\n" : "", key);
     }
     s->sent_by_sdk = key == NULL && count != NULL && rf_parse_int(count, 0, 1000, &s->retry_count);
     if (s->key != NULL || s->sent_by_sdk) {
@@ -207,6 +209,21 @@ void rf_submit_begin(struct rf_call *c)
 }
 
 /* ---- the body is there ---- */
+
+enum rf_code rf_submit_claim(struct rf_call *c, struct rf_request *r, char *ret_param, struct rf_err *err)
+{
+    const char *owner = rf_auth_owner(c);
+    if (owner == NULL)
+        return RF_OK;
+    snprintf(ret_param, RF_PARAM_SIZE, "%s", r->priority > 0 ? "priority" : "user");
+    if (r->priority > 0)
+        return rf_fail(err, RF_ERR_INVALID, "a priority above 0 takes an operator's token");
+    if (r->user[0] != '\0' && strcmp(r->user, owner) != 0)
+        return rf_fail(err, RF_ERR_INVALID, "this token submits as '%s'; leave 'user' out", owner);
+    snprintf(r->user, sizeof r->user, "%s", owner);
+    ret_param[0] = '\0';
+    return RF_OK;
+}
 
 enum rf_code rf_submit_resolve(struct rf_app *app, struct rf_request *request, struct rf_plan *ret_plan, char *ret_param,
                                struct rf_err *err)
@@ -463,6 +480,10 @@ static bool parse(struct rf_call *c, struct submit *s)
     }
     if (rc == RF_OK && s->upload != NULL)
         s->request->has_image = true;
+    if (rc == RF_OK && rf_submit_claim(c, s->request, s->param, &err) != RF_OK) {
+        rf_answer_error(c, 403, s->param, "not_allowed", "%s", err.msg);
+        return false;
+    }
     if (rc == RF_OK)
         rc = rf_submit_resolve(c->app, s->request, NULL, s->param, &err);
     if (rc != RF_OK)
@@ -519,11 +540,15 @@ void rf_remix_handle(struct rf_call *c)
         rf_answer_failed(c, rc, s->param, &err);
         return;
     }
+    if (!rf_auth_may_see(c, job))
+        return;
     s->request = job->request;
     job->request = NULL;
     free(s->request->prompt);
     s->request->prompt = words->prompt;
     words->prompt = NULL;
+    if (rf_auth_owner(c) != NULL && s->request->priority > 0)
+        s->request->priority = 0; /* an operator asked for that one */
     s->job.remixed_from = c->param[0];
     submit_or_join(c);
 }

@@ -23,4 +23,8 @@ enum rf_code rf_submit_resolve(struct rf_app *app, struct rf_request *request, s
 enum rf_code rf_submit_store_image(struct rf_app *app, const struct rf_request *request, const char *job_id,
                                    struct rf_file *ret_file, char *ret_param, struct rf_err *err);
 
+/* A user's token submits in its own name and not above the others: sets r->user, or refuses.
+ *   RF_ERR_INVALID  another user's name, or a priority above 0; ret_param names the field. Answer it with 403 */
+enum rf_code rf_submit_claim(struct rf_call *c, struct rf_request *request, char *ret_param, struct rf_err *err);
+
 #endif

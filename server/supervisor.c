@@ -33,7 +33,7 @@ struct slot {
 };
 
 struct rf_supervisor {
-    char *worker_path, *server_url, *models_dir, *pid_dir;
+    char *worker_path, *server_url, *models_dir, *pid_dir, *token_file;
     struct slot *slots;
     int n_slots;
     bool stopping;
@@ -168,8 +168,16 @@ static void adopt(struct rf_supervisor *s, struct slot *slot)
 
 static void start(struct rf_supervisor *s, struct slot *slot, int64_t now_ms)
 {
-    char *argv[] = {s->worker_path, "--server", s->server_url, "--device", slot->device, "--name", slot->name,
-                    s->models_dir ? "--models" : NULL, s->models_dir, NULL};
+    char *argv[12] = {s->worker_path, "--server", s->server_url, "--device", slot->device, "--name", slot->name};
+    int n = 7;
+    if (s->models_dir != NULL) {
+        argv[n++] = "--models";
+        argv[n++] = s->models_dir;
+    }
+    if (s->token_file != NULL) {
+        argv[n++] = "--token-file";
+        argv[n++] = s->token_file;
+    }
     /* Own process group: Ctrl+C in a terminal reaches the server alone, which then asks the workers to hand back. All
      * signals at their defaults and none blocked, whatever the server does with its own. */
     posix_spawnattr_t attributes;
@@ -236,8 +244,8 @@ static void look_after(struct rf_supervisor *s, struct slot *slot, int64_t now_m
 
 /* ---- the outside ---- */
 
-enum rf_code rf_supervisor_create(const struct rf_config *config, int port, struct rf_supervisor **ret_supervisor,
-                                  struct rf_err *err)
+enum rf_code rf_supervisor_create(const struct rf_config *config, int port, const char *token_file,
+                                  struct rf_supervisor **ret_supervisor, struct rf_err *err)
 {
     RF_AUTO(rf_supervisor_destroy) struct rf_supervisor *s = rf_new(struct rf_supervisor);
     make_slots(s, config->n_workers);
@@ -257,6 +265,7 @@ enum rf_code rf_supervisor_create(const struct rf_config *config, int port, stru
                     : v6 ? rf_asprintf("http://[%s]:%d", config->host, port)
                          : rf_asprintf("http://%s:%d", config->host, port);
     s->models_dir = rf_strdup(config->models_dir);
+    s->token_file = rf_strdup(token_file);
     for (int i = 0; i < s->n_slots; i++)
         adopt(s, &s->slots[i]);
     *ret_supervisor = s;
@@ -272,6 +281,7 @@ void rf_supervisor_destroy(struct rf_supervisor **supervisor)
     free(s->worker_path);
     free(s->server_url);
     free(s->models_dir);
+    free(s->token_file);
     free(s->pid_dir);
     free(s->slots);
     rf_free(supervisor);

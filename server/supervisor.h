@@ -17,8 +17,8 @@ struct rf_supervisor;
 /* Decides how many workers there shall be and on what; starts none yet.
  *   RF_ERR_NOT_FOUND  workers are wanted and there is no framefarm-worker, neither beside us nor on PATH
  *   RF_ERR_IO         DATA/workers cannot be made */
-enum rf_code rf_supervisor_create(const struct rf_config *config, int port, struct rf_supervisor **ret_supervisor,
-                                  struct rf_err *err);
+enum rf_code rf_supervisor_create(const struct rf_config *config, int port, const char *token_file,
+                                  struct rf_supervisor **ret_supervisor, struct rf_err *err);
 void rf_supervisor_destroy(struct rf_supervisor **supervisor);
 
 /* Adopts, starts, restarts, reaps: call it about once a second. */

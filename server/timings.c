@@ -4,6 +4,7 @@
 #include "server/videos.h"
 
 #include "server/app.h"
+#include "server/auth.h"
 #include "server/config.h"
 #include "server/store_call.h"
 #include "server/out.h"
@@ -85,6 +86,8 @@ void rf_videos_timings(struct rf_call *c)
         return;
     RF_AUTO(rf_job_destroy) struct rf_job *job = NULL;
     enum rf_code rc = rf_store_get(c->app->store, c->param[0], 0, &job, &err);
+    if (rc == RF_OK && !rf_auth_may_see(c, job))
+        return;
     struct writer w = {.fd = -1};
     if (csv)
         rf_out_puts(&w.text, csv_head);

@@ -4,6 +4,7 @@
 
 #include "schema/json.h"
 #include "server/app.h"
+#include "server/auth.h"
 #include "server/store_call.h"
 #include "server/video_json.h"
 
@@ -34,6 +35,8 @@ static void answer_video(struct rf_call *c)
         rf_answer_failed(c, rc, NULL, &err);
         return;
     }
+    if (!rf_auth_may_see(c, job))
+        return;
     if (job->state == RF_JOB_QUEUED || job->state == RF_JOB_IN_PROGRESS)
         rf_answer_header_printf(c, "openai-poll-after-ms", "%d", poll_after_ms(job));
     struct rf_out t = {0};
@@ -82,6 +85,11 @@ static enum rf_code read_list_query(struct rf_call *c, struct rf_query *ret_quer
         .limit = (int)limit,
         .with = RF_WITH_ALL,
     };
+    const char *owner = rf_auth_owner(c);
+    if (rc == RF_OK && owner != NULL && ret_query->user != NULL && strcmp(owner, ret_query->user) != 0)
+        rc = rf_fail(err, RF_ERR_INVALID, "query parameter 'user': this token sees the jobs of '%s' alone", owner);
+    if (owner != NULL)
+        ret_query->user = owner;
     const char *order = rf_params_get(p, "order");
     ret_query->ascending = order != NULL && strcmp(order, "asc") == 0;
     if (rc == RF_OK && order != NULL && !ret_query->ascending && strcmp(order, "desc") != 0)
@@ -143,6 +151,8 @@ static void after_steering(struct rf_call *c)
 
 static void steer(struct rf_call *c, enum rf_op_kind kind, int priority)
 {
+    if (!rf_auth_may_touch(c, c->param[0]))
+        return;
     struct rf_op *op = rf_call_new_op(c, kind);
     op->u.job.id = c->param[0];
     op->u.job.priority = priority;
@@ -174,6 +184,10 @@ void rf_videos_priority(struct rf_call *c)
                         field->min, field->max);
         return;
     }
+    if (value > 0 && rf_auth_owner(c) != NULL) {
+        rf_answer_error(c, 403, "priority", "not_allowed", "a priority above 0 takes an operator's token");
+        return;
+    }
     steer(c, RF_OP_PRIORITY, (int)value);
 }
 
@@ -192,6 +206,8 @@ static void after_delete(struct rf_call *c)
 
 void rf_videos_delete(struct rf_call *c)
 {
+    if (!rf_auth_may_touch(c, c->param[0]))
+        return;
     struct rf_op *op = rf_call_new_op(c, RF_OP_DELETE);
     op->u.job.id = c->param[0];
     rf_call_post(c, op, after_delete);

@@ -24,7 +24,7 @@ def test_help_and_version():
 
 def test_bad_flags_are_named_and_the_status_is_2(tmp_path):
     for args, named in ((["--nonsense"], "--nonsense"), (["--listen", "x"], "--listen"), (["--workers", "-1"], "--workers"),
-                        (["--listen", "0.0.0.0:0", "--data", str(tmp_path)], "--insecure-no-auth")):
+                        (["--insecure-no-auth", "--require-tokens"], "--require-tokens")):
         done = run(*args)
         assert done.returncode == 2 and named in done.stderr and "Traceback" not in done.stderr
 

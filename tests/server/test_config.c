@@ -56,16 +56,22 @@ static void the_defaults_are_loopback_and_auto(void **state)
     rf_config_finish(&c);
 }
 
-static void an_address_that_others_reach_needs_a_word(void **state)
+static void asking_for_tokens_and_for_none_is_a_contradiction(void **state)
 {
     struct rf_config c;
     struct rf_err err = {0};
-    char *words[] = {"--listen", "0.0.0.0:80", NULL, NULL};
+    char *words[] = {"--insecure-no-auth", "--require-tokens", NULL};
     assert_int_equal(read_words(nothing, words, &c, &err), RF_ERR_INVALID);
-    assert_non_null(strstr(err.msg, "--insecure-no-auth"));
+    assert_non_null(strstr(err.msg, "--require-tokens"));
     rf_config_finish(&c);
-    words[2] = "--insecure-no-auth";
-    assert_int_equal(read_words(nothing, words, &c, &err), RF_OK);
+}
+
+static void sizes_are_powers_of_1024(void **state)
+{
+    struct rf_config c;
+    char *words[] = {"--min-free", "3G", "--keep-bytes", "1500", NULL};
+    assert_int_equal(read_words(nothing, words, &c, NULL), RF_OK);
+    assert_true(c.min_free_bytes == INT64_C(3) << 30 && c.keep_bytes == 1500);
     rf_config_finish(&c);
 }
 
@@ -75,7 +81,7 @@ static void bad_words_are_named(void **state)
         {"--listen", "80", "--listen"}, {"--listen", ":80", "--listen"}, {"--listen", "a:65536", "--listen"},
         {"--listen", "::1:80", "brackets"}, {"--listen", "a:-1", "--listen"}, {"--workers", "many", "--workers"},
         {"--workers", "65", "--workers"}, {"--data", "", "--data"}, {"--nonsense", "1", "--nonsense"},
-        {"--list", "a:1", "--list"}, {"--log-level", "loud", "--log-level"}, {"--data", NULL, "needs a value"},
+        {"--list", "a:1", "--list"}, {"--log-level", "loud", "--log-level"}, {"--min-free", "G", "--min-free"}, {"--min-free", "1X", "--min-free"}, {"--data", NULL, "needs a value"},
         {"plain", NULL, "plain"}, {"--insecure-no-auth=maybe", NULL, "--insecure-no-auth"},
     };
     for (size_t i = 0; i < RF_COUNT_OF(bad); i++) {
@@ -106,7 +112,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flag_wins_over_the_environment),
         cmocka_unit_test(the_defaults_are_loopback_and_auto),
-        cmocka_unit_test(an_address_that_others_reach_needs_a_word),
+        cmocka_unit_test(asking_for_tokens_and_for_none_is_a_contradiction),
+        cmocka_unit_test(sizes_are_powers_of_1024),
         cmocka_unit_test(bad_words_are_named),
         cmocka_unit_test(only_this_machine_is_loopback),
     };

@@ -267,7 +267,7 @@ static void full_disk_refuses_new_jobs_and_loses_no_old_ones(void **state)
     enum rf_code rc;
     while ((rc = rf_store_submit(f->s, r, f->now, NULL, &err)) == RF_OK)
         n_ok++;
-    assert_int_equal(rc, RF_ERR_IO);
+    assert_int_equal(rc, RF_ERR_NO_SPACE);
     assert_non_null(strstr(err.msg, "full"));
     assert_true(n_ok > 5);
     struct rf_store_counts counts;
@@ -318,8 +318,8 @@ static void post(struct farm *f, struct answers *a, struct rf_op *op)
     rf_store_post(f->s, op);
 }
 
-/* A group of: cancel, claim, `bad`, delete, `worse`, a claim that parks. The two bad ones fail, nothing else does. */
-static void group_around(struct farm *f, struct rf_op *bad, struct rf_op *worse)
+/* A group of: cancel, claim, `bad`, delete, `worse`, a claim that parks. The two bad ones fail with `fate`, nothing else does. */
+static void group_around(struct farm *f, struct rf_op *bad, struct rf_op *worse, enum rf_code fate)
 {
     const char *w = farm_worker(f, "w", 0), *v = farm_worker(f, "v", 0);
     const char *first = farm_submit(f, "", 5, 0), *second = farm_submit(f, "", 5, 0), *third = farm_submit(f, "", 5, 0);
@@ -343,8 +343,8 @@ static void group_around(struct farm *f, struct rf_op *bad, struct rf_op *worse)
     while (a.n_done < 5) /* all but the parked claim */
         pthread_cond_wait(&a.cond, &a.lock);
     pthread_mutex_unlock(&a.lock);
-    assert_int_equal(bad->code, RF_ERR_IO);
-    assert_int_equal(worse->code, RF_ERR_IO);
+    assert_int_equal(bad->code, fate);
+    assert_int_equal(worse->code, fate);
     assert_int_equal(cancel.code, RF_OK);
     assert_int_equal(claim.code, RF_OK);
     assert_int_equal(remove.code, RF_OK);
@@ -374,8 +374,8 @@ static void full_disk_fails_the_submits_of_a_group_and_nothing_else(void **state
         jobs[i] = (struct rf_submit){.request = huge};
     struct rf_op bad = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = jobs, .n_jobs = 10}};
     struct rf_op worse = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &late, .n_jobs = 1}};
-    group_around(f, &bad, &worse); /* `worse` might fit, but is not tried: the disk is full for all alike */
-    assert_int_equal(jobs[9].code, RF_ERR_IO);
+    group_around(f, &bad, &worse, RF_ERR_NO_SPACE); /* `worse` might fit, but is not tried: the disk is full for all alike */
+    assert_int_equal(jobs[9].code, RF_ERR_NO_SPACE);
 }
 
 static void failing_statement_fails_its_own_op_and_nothing_else(void **state)
@@ -388,7 +388,7 @@ static void failing_statement_fails_its_own_op_and_nothing_else(void **state)
     farm_finish_job(f, farm_worker(f, "w", 0));
     struct rf_op bad = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &twins[0], .n_jobs = 1}};
     struct rf_op worse = {.kind = RF_OP_SUBMIT, .u.submit = {.jobs = &twins[1], .n_jobs = 1}};
-    group_around(f, &bad, &worse);
+    group_around(f, &bad, &worse, RF_ERR_IO);
     assert_int_equal(farm_state(f, twins[0].id), RF_JOB_COMPLETED);
 }
 
