@@ -28,6 +28,8 @@ const char rf_config_help[] =
     "  --webhook-retry-ms N    first pause before a webhook is sent again; doubles, for about a day (10000)\n"
     "  --http-threads N        threads that speak HTTP                          (2)\n"
     "  --max-connections N     open connections, waiting workers included       (20000)\n"
+    "  --idle-seconds N        how long a client may take to send a request     (75)\n"
+    "  --max-queued N          unfinished jobs; beyond it creates get 429       (1000000)\n"
     "  --log-level LEVEL       error, warn, info or debug                       (info)\n"
     "  --routes                list the calls that are answered, and end\n"
     "\n"
@@ -107,6 +109,16 @@ static enum rf_code read_http_threads(struct rf_config *c, const char *value, st
 static enum rf_code read_max_connections(struct rf_config *c, const char *value, struct rf_err *err)
 {
     return read_count(&c->max_connections, 16, 1000000, value, err);
+}
+
+static enum rf_code read_idle_seconds(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_count(&c->idle_seconds, 1, 86400, value, err);
+}
+
+static enum rf_code read_max_queued(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_count(&c->max_queued, 1, 1000000000, value, err);
 }
 
 static enum rf_code read_log_level(struct rf_config *c, const char *value, struct rf_err *err)
@@ -201,6 +213,8 @@ static const struct setting {
     {"webhook-retry-ms", false, read_webhook_retry},
     {"http-threads", false, read_http_threads},
     {"max-connections", false, read_max_connections},
+    {"idle-seconds", false, read_idle_seconds},
+    {"max-queued", false, read_max_queued},
     {"log-level", false, read_log_level},
 };
 
@@ -258,6 +272,8 @@ enum rf_code rf_config_read(int argc, char **argv, const char *(*env)(const char
         .n_workers = RF_WORKERS_AUTO,
         .http_threads = 2,
         .max_connections = 20000,
+        .idle_seconds = 75, /* above the 60 s that common proxies keep their side open */
+        .max_queued = 1000000,
         .log_level = RF_LOG_INFO,
         .webhook_retry_ms = 10000,
         .min_free_bytes = -1,

@@ -26,6 +26,8 @@ struct rf_config {
     int forget_days;         /* the records of finished jobs; 0: never */
     int http_threads;
     int max_connections;
+    int idle_seconds;        /* patience with a client that has something to send */
+    int max_queued;          /* unfinished jobs */
     enum rf_log_level log_level;
 };
 

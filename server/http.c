@@ -7,6 +7,7 @@
 
 #include "server/auth.h"
 #include "server/log.h"
+#include "server/peers.h"
 #include "server/router.h"
 #include "server/out.h"
 
@@ -17,6 +18,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -24,7 +26,6 @@
 
 /* Room for one request's headers. Node's SDK sends about 700 bytes; 16 KiB takes any sane proxy's additions. */
 #define CONNECTION_BYTES (16 * 1024)
-#define IDLE_SECONDS 75          /* above the 60 s that common proxies keep their side open */
 #define MAX_DISCARD_BYTES (64LL << 20)
 #define MAX_NO_BODY_BYTES (64 << 10)
 #define FIRST_BODY_ROOM 4096
@@ -38,6 +39,7 @@ struct rf_http {
     uint64_t id_prefix;
     atomic_ullong next_id;
     struct rf_http_stats stats;
+    struct rf_peers *peers;
     atomic_bool closing;
     atomic_int running;              /* handlers */
     atomic_int busy;                 /* requests from their handler's start until their answer has left */
@@ -47,8 +49,10 @@ struct exchange {
     struct rf_call call;             /* first: handlers hold its address */
     struct rf_http *http;
     struct MHD_Connection *connection;
+    struct rf_peer *peer;
     int fd;
     bool begun, suspended, busy;
+    bool unclear;                    /* headers_are_clear() said no */
     void (*then)(struct rf_call *c); /* what goes on after a suspension; at first the route's handler */
     struct { bool set; struct rf_err err; } query_failure;
     int64_t body_seen;
@@ -271,6 +275,14 @@ void rf_answer_failed(struct rf_call *c, enum rf_code code, const char *param, c
 
 /* ---- the life of a request ---- */
 
+/* Good to a few milliseconds, and almost free. */
+static int64_t steady_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static enum rf_method method_from(const char *word)
 {
     static const char *const words[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
@@ -288,6 +300,7 @@ static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *
     struct exchange *x = rf_new(struct exchange);
     x->http = http;
     x->connection = connection;
+    x->peer = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     x->call.app = http->app;
     size_t path_n = strcspn(uri, "?");
     x->call.path = rf_strndup(uri, path_n);
@@ -322,6 +335,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
     if (x->busy)
         atomic_fetch_sub(&x->http->busy, 1);
     x->call.delivered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    rf_peer_await_headers(x->peer, steady_ms());
     destroy_exchange(x);
     *slot = NULL;
 }
@@ -329,8 +343,55 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
 static void on_connection(void *cls, struct MHD_Connection *connection, void **slot, enum MHD_ConnectionNotificationCode code)
 {
     struct rf_http *http = cls;
-    atomic_fetch_add_explicit(&http->stats.connections, code == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1,
-                              memory_order_relaxed);
+    bool started = code == MHD_CONNECTION_NOTIFY_STARTED;
+    atomic_fetch_add_explicit(&http->stats.connections, started ? 1 : -1, memory_order_relaxed);
+    if (started) {
+        int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        *slot = rf_peers_add(http->peers, fd, steady_ms());
+    } else {
+        rf_peers_remove(http->peers, *slot);
+    }
+}
+
+/* Headers that decide where a body ends, who calls or what is meant. Given twice, we and a proxy before us might each
+ * believe another one (request smuggling), so such a request is refused and its connection ends. */
+static const char *const single_headers[] = {
+    "Host", "Content-Length", "Transfer-Encoding", "Content-Type", "Authorization", "Idempotency-Key", "Origin",
+};
+#define CONTENT_LENGTH_BIT (1u << 1)
+#define TRANSFER_ENCODING_BIT (1u << 2)
+
+struct header_count {
+    unsigned seen;
+    const char *twice;
+};
+
+static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct header_count *count = cls;
+    for (unsigned i = 0; i < RF_COUNT_OF(single_headers); i++) {
+        if ((name[0] | 0x20) != (single_headers[i][0] | 0x20) || strcasecmp(name, single_headers[i]) != 0)
+            continue;
+        if (count->seen & 1u << i)
+            count->twice = single_headers[i];
+        count->seen |= 1u << i;
+    }
+    return MHD_YES;
+}
+
+static bool headers_are_clear(struct exchange *x)
+{
+    struct header_count count = {0};
+    const unsigned both = CONTENT_LENGTH_BIT | TRANSFER_ENCODING_BIT;
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_header, &count);
+    if ((count.seen & both) == both)
+        count.twice = "Content-Length beside Transfer-Encoding";
+    if (count.twice == NULL)
+        return true;
+    x->unclear = true;
+    rf_answer_header(&x->call, "Connection", "close");
+    rf_answer_error(&x->call, 400, NULL, "duplicate_header", "%s: given twice, it could mean either", count.twice);
+    return false;
 }
 
 /* Decides what can be decided from the headers: route, right to call, size of the body. */
@@ -339,6 +400,8 @@ static void begin(struct exchange *x, const char *method)
     struct rf_call *c = &x->call;
     c->method = method_from(method);
     x->fd = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    if (!headers_are_clear(x))
+        return;
     char allowed[64];
     c->route = rf_router_find(x->http->routes, x->http->n_routes, c, allowed, sizeof allowed);
     if (!rf_auth_check(c))
@@ -368,11 +431,12 @@ static void begin(struct exchange *x, const char *method)
 }
 
 /* An error found before or while a body arrives is answered after it, so that the client reads it instead of a reset;
- * but not when the client waits for our word before it sends (Expect), or has very much to send. */
+ * but not when the client waits for our word before it sends (Expect), has very much to send, or nobody can say where the
+ * body ends. */
 static bool answer_before_body(struct exchange *x)
 {
     int64_t n = rf_call_content_length(&x->call);
-    return rf_call_header(&x->call, MHD_HTTP_HEADER_EXPECT) != NULL || n > MAX_DISCARD_BYTES;
+    return x->unclear || rf_call_header(&x->call, MHD_HTTP_HEADER_EXPECT) != NULL || n > MAX_DISCARD_BYTES;
 }
 
 enum rf_code rf_call_collect(struct rf_call *c, const char *data, size_t n, struct rf_err *err)
@@ -401,6 +465,7 @@ static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
 {
     struct rf_call *c = &x->call;
     x->body_seen += (int64_t)n;
+    rf_peer_gave(x->peer, (int64_t)n);
     atomic_fetch_add_explicit(&x->http->stats.bytes_in, (long long)n, memory_order_relaxed);
     if (x->status != 0)
         return x->body_seen > MAX_DISCARD_BYTES ? MHD_NO : MHD_YES;
@@ -420,6 +485,7 @@ static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
 static enum MHD_Result send_answer(struct exchange *x)
 {
     RF_ASSERT(x->status != 0);
+    rf_peer_await_nothing(x->peer);
     struct MHD_Response *response = x->response;
     MHD_add_response_header(response, "x-request-id", x->call.id);
     if (x->type != NULL)
@@ -456,6 +522,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     struct exchange *x = *slot;
     if (!x->begun) {
         x->begun = true;
+        rf_peer_await_body(x->peer, steady_ms());
         begin(x, method);
         return x->status != 0 && answer_before_body(x) ? send_answer(x) : MHD_YES;
     }
@@ -464,6 +531,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         *data_n = 0;
         return result;
     }
+    rf_peer_await_nothing(x->peer);
     if (x->status == 0) {
         dispatch(x);
         /* Suspended (again): the exchange belongs to whoever resumes it, and we are called once more after that. */
@@ -522,11 +590,13 @@ enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http
     http->routes = options->routes;
     http->n_routes = options->n_routes;
     http->app = options->app;
+    http->peers = rf_peers_create((int64_t)options->idle_seconds * 1000, options->max_connections);
     if (getrandom(&http->id_prefix, sizeof http->id_prefix, 0) < 0)
         http->id_prefix = (uint64_t)time(NULL);
     http->id_prefix &= 0xffffffff;
     enum rf_code rc = open_listener(http, options->host, options->port, err);
     if (rc != RF_OK) {
+        rf_peers_destroy(&http->peers);
         free(http);
         return rc;
     }
@@ -539,10 +609,11 @@ enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http
         MHD_OPTION_THREAD_POOL_SIZE, pool, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+        (unsigned)options->idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (http->daemon == NULL) {
         close(http->listen_fd);
+        rf_peers_destroy(&http->peers);
         free(http);
         return rf_fail(err, RF_ERR_IO, "start the HTTP threads: %s", strerror(errno));
     }
@@ -558,6 +629,12 @@ int rf_http_port(const struct rf_http *http)
 const struct rf_http_stats *rf_http_stats(const struct rf_http *http)
 {
     return &http->stats;
+}
+
+void rf_http_cut_slow(struct rf_http *http)
+{
+    int n = rf_peers_cut_slow(http->peers, steady_ms());
+    atomic_fetch_add_explicit(&http->stats.cut, n, memory_order_relaxed);
 }
 
 void rf_http_close(struct rf_http *http)
@@ -582,6 +659,7 @@ void rf_http_stop(struct rf_http **http)
 {
     if (*http != NULL) {
         MHD_stop_daemon((*http)->daemon);
+        rf_peers_destroy(&(*http)->peers);
         free(*http);
     }
     *http = NULL;

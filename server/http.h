@@ -125,6 +125,7 @@ void rf_answer_failed(struct rf_call *c, enum rf_code code, const char *param, c
 struct rf_http_stats {
     atomic_llong requests[RF_METHOD_COUNT][6]; /* by method and first digit of the status */
     atomic_llong bytes_in;
+    atomic_llong cut;            /* connections of slow clients */
     atomic_int suspended;
     atomic_int connections;
 };
@@ -135,6 +136,7 @@ struct rf_http_options {
     const char *host;
     int port;
     int n_threads, max_connections;
+    int idle_seconds;            /* how long a client may take to say something whole; see peers.h */
     const struct rf_route *routes;
     size_t n_routes;
     struct rf_app *app;
@@ -146,6 +148,8 @@ struct rf_http_options {
 enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http **ret_http, struct rf_err *err);
 int rf_http_port(const struct rf_http *http);
 const struct rf_http_stats *rf_http_stats(const struct rf_http *http);
+/* To be called now and then: cuts off clients that keep us waiting. */
+void rf_http_cut_slow(struct rf_http *http);
 /* No new connections; on those that exist, requests that come from now on get 503. */
 void rf_http_close(struct rf_http *http);
 /* After rf_http_close(): whether every request that was being handled has been answered, down to the last byte. */

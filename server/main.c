@@ -31,6 +31,7 @@
 
 #define FLUSH_MS 100            /* how long a change may wait before the open pages hear of it */
 #define TICK_MS 500
+#define OWN_DESCRIPTORS 512     /* database, files being sent and taken, workers' pipes */
 #define COLLECT_MS 10000
 #define STOP_WORKERS_MS 10000
 #define STOP_REQUESTS_MS 5000
@@ -84,19 +85,26 @@ static enum rf_code lock_folder(const char *path, int *ret_fd, struct rf_err *er
     return RF_OK;
 }
 
-/* Connections cost a descriptor each; the soft limit is often 1024. */
-static void raise_descriptor_limit(int max_connections)
+/* Connections cost a descriptor each; the soft limit is often 1024. Where the hard one is too low we take fewer
+ * connections: without a descriptor left for the database and the files, nobody would be served. */
+static void raise_descriptor_limit(struct rf_config *config)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
-    rlim_t wanted = (rlim_t)max_connections + 512;
+    rlim_t wanted = (rlim_t)config->max_connections + OWN_DESCRIPTORS;
+    if (limit.rlim_cur < wanted) {
+        rlim_t before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+            limit.rlim_cur = before;
+    }
     if (limit.rlim_cur >= wanted)
         return;
-    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted)
-        rf_log(RF_LOG_WARN, "doing=limits msg=\"only %llu open files allowed: fewer connections than --max-connections\"",
-               (unsigned long long)limit.rlim_cur);
+    config->max_connections = limit.rlim_cur > 2 * OWN_DESCRIPTORS ? (int)(limit.rlim_cur - OWN_DESCRIPTORS)
+                                                                    : (int)(limit.rlim_cur / 2);
+    rf_log(RF_LOG_WARN, "doing=limits max_connections=%d msg=\"only %llu open files are allowed\"",
+           config->max_connections, (unsigned long long)limit.rlim_cur);
 }
 
 static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
@@ -113,6 +121,7 @@ static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
         .lease_ms = RF_LEASE_MS,
         .heartbeat_ms = RF_HEARTBEAT_MS,
         .clock_jump_ms = RF_LEASE_MS / 2,
+        .max_unfinished = config->max_queued,
         .on_event = rf_events_push,
         .event_ctx = app->events,
     };
@@ -136,6 +145,7 @@ static enum rf_code start_http(struct rf_app *app, struct rf_err *err)
         .port = config->port,
         .n_threads = config->http_threads,
         .max_connections = config->max_connections,
+        .idle_seconds = config->idle_seconds,
         .routes = rf_routes,
         .n_routes = rf_n_routes,
         .app = app,
@@ -206,6 +216,7 @@ static void run(struct rf_app *app, struct rf_supervisor *supervisor, struct upk
             continue;
         ticked_ms = now_ms;
         rf_supervisor_tick(supervisor, now_ms);
+        rf_http_cut_slow(app->http);
         if (!atomic_exchange(&upkeep->busy, true))
             rf_offload_run(app->offload, do_upkeep, upkeep);
     } while (!wait_for_signal(signal_fd, FLUSH_MS));
@@ -319,7 +330,7 @@ int main(int argc, char **argv)
     sigaddset(&wanted, SIGTERM);
     sigprocmask(SIG_BLOCK, &wanted, NULL); /* before any thread starts: all inherit it */
     int signal_fd = signalfd(-1, &wanted, SFD_CLOEXEC);
-    raise_descriptor_limit(config.max_connections);
+    raise_descriptor_limit(&config);
     rc = signal_fd < 0 ? rf_fail(&err, RF_ERR_IO, "signalfd: %s", strerror(errno)) : serve(&config, signal_fd, &err);
     if (rc != RF_OK)
         rf_log(RF_LOG_ERROR, "doing=serve code=%s msg=%s", rf_code_name(rc), RF_QUOTE(err.msg));

@@ -101,6 +101,8 @@ static void add_http(struct rf_out *t, struct rf_app *app)
     rf_out_printf(t, "framefarm_http_received_bytes_total %lld\n", atomic_load(&stats->bytes_in));
     head(t, "http_connections", "gauge", "Open connections.");
     rf_out_printf(t, "framefarm_http_connections %d\n", atomic_load(&stats->connections));
+    head(t, "http_slow_clients_cut_total", "counter", "Connections ended because the client kept us waiting.");
+    rf_out_printf(t, "framefarm_http_slow_clients_cut_total %lld\n", atomic_load(&stats->cut));
     head(t, "http_waiting", "gauge", "Requests that wait for a commit or for work.");
     rf_out_printf(t, "framefarm_http_waiting %d\n", atomic_load(&stats->suspended));
     head(t, "event_streams", "gauge", "Open streams of /v1/events.");
