@@ -31,13 +31,15 @@ struct rf_share {
     char *user;
     double served;
     int n_jobs, n_active;        /* live; ready or leased */
+    uint64_t copied;             /* of the newest copy it is in: number, and its index there (store_expect.c) */
+    int index;
     struct rf_bucket *buckets;
     struct rf_share *next;
 };
 
 /* The lease that a job is under, and what its holder last told. */
 struct rf_run {
-    int64_t lease, leased_ms;
+    int64_t lease, leased_ms, told_ms;
     char worker_id[RF_WORKER_ID_SIZE];
     char stage[RF_STAGE_NAME_SIZE];
     int step, steps;
@@ -52,6 +54,7 @@ struct rf_live_job {
     int64_t due_ms;              /* end of the backoff, or of the lease */
     int priority, task, n_tasks, attempts, n_no_memory;
     int width, height, n_frames, fps, n_steps, max_segment_frames;
+    int n_passes;                /* through the transformer, per segment (server/eta.h) */
     bool has_image, begun;       /* begun: in_progress; goes ahead of its user's queued ones */
     char *avoid;                 /* worker id or NULL */
     struct rf_run *run;          /* NULL unless leased */
@@ -72,6 +75,7 @@ struct rf_live_worker {
     char *registration_text;
     int64_t registered_ms, seen_ms, seen_wall_ms;
     int n_held;
+    int class;                   /* of workers that can do the same equally fast, from 1; 0: not looked up (store_expect.c) */
     char task_id[RF_TASK_ID_SIZE]; /* the newest it was given */
     int64_t n_done, n_failed;
     struct rf_op *parked;
@@ -116,6 +120,12 @@ struct rf_live_job *rf_sched_pick(struct rf_sched *s, const struct rf_live_worke
 bool rf_sched_any_ready(const struct rf_sched *s);
 /* 1 = next, were every worker able to run everything and users took turns; 0: not ready. */
 int64_t rf_sched_position(struct rf_sched *s, const struct rf_live_job *job);
+/* Up to `limit` ready jobs, of each user and lane the first ones; whoever is among the first `limit` in the queue is among
+ * them. In no order. */
+int rf_sched_front(struct rf_sched *s, int limit, struct rf_live_job **ret_jobs);
+int64_t rf_sched_n_ready(const struct rf_sched *s);
+/* The i-th job in its backoff, in no order; NULL past the end. */
+struct rf_live_job *rf_sched_waiting(struct rf_sched *s, int i);
 /* No worker that is here has what the job's next task needs. */
 bool rf_sched_nobody_can_run(struct rf_sched *s, struct rf_live_job *job);
 /* The worker's model for this job; NULL: cannot run it. An assemble task gives any model; check job->task for that. */

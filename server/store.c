@@ -1,6 +1,6 @@
 /* The store's doors: opening, closing, posting, and the blocking ways in. The rest is listed in store_private.h.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "server/store_private.h"
+#include "server/store_expect.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,6 +80,7 @@ enum rf_code rf_store_open(const struct rf_store_config *config, struct rf_store
     s->lock_fd = -1;
     s->clock_last_ms = s->wall_ms = config->now_ms;
     s->sched = rf_sched_create();
+    s->expect = rf_expect_create();
     pthread_mutex_init(&s->mint_lock, NULL);
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->readers_lock, NULL);
@@ -118,6 +119,7 @@ void rf_store_destroy(struct rf_store **store)
     end_parked(s);
     rf_readers_close(s);
     rf_db_close(s);
+    rf_expect_destroy(&s->expect);
     rf_sched_destroy(&s->sched);
     for (int i = 0; i < s->n_models; i++)
         rf_known_model_destroy(&s->models[i]);

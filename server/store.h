@@ -92,7 +92,7 @@ void rf_store_destroy(struct rf_store **store);
 enum rf_op_kind {
     RF_OP_SUBMIT, RF_OP_CANCEL, RF_OP_DELETE, RF_OP_RETRY, RF_OP_PRIORITY,
     RF_OP_REGISTER, RF_OP_LEAVE, RF_OP_DRAIN, RF_OP_CLAIM, RF_OP_UNPARK, RF_OP_HEARTBEAT, RF_OP_COMPLETE, RF_OP_FAIL,
-    RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK,
+    RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK, RF_OP_DELIVERY,
     RF_OP_KIND_COUNT
 };
 
@@ -181,6 +181,9 @@ struct rf_op {
 
         struct { bool on; } pause;
 
+        /* How an attempt to tell a webhook went. next_ms 0: settled, delivered or given up. */
+        struct { int64_t row, next_ms; int attempts; bool delivered; const char *error; } delivery;
+
         /* Once a second or so: ends leases past their deadline, parked claims past their wait, old keys, lost workers;
          * readies tasks whose backoff is over. Out: next_ms, when the next such thing is due (INT64_MAX: nothing). */
         struct { int64_t next_ms; int n_expired; } tick;
@@ -261,6 +264,9 @@ struct rf_job {
     double progress;              /* 0..1 over all tasks */
     int64_t queue_position;       /* 1 = next; 0 = not waiting */
     bool nobody_can_run;          /* waiting, and no living worker has what it needs */
+    /* Of an unfinished one, 0 = not known: nothing like it was measured, nobody can run it, or the queue is paused. In
+     * four of five cases it ends within expected_error_ms of the time said. */
+    int64_t expected_start_ms, expected_end_ms, expected_error_ms;
     struct rf_wire_result result; /* of the finished file; zeros before */
     /* Only when asked for (RF_WITH_…): */
     struct rf_attempt *attempts;
@@ -277,9 +283,9 @@ enum { RF_WITH_ATTEMPTS = 1, RF_WITH_FILES = 2, RF_WITH_STAGES = 4, RF_WITH_ALL 
 /*   RF_ERR_NOT_FOUND  no such job */
 enum rf_code rf_store_get(struct rf_store *s, const char *id, unsigned with, struct rf_job **ret_job, struct rf_err *err);
 
-/* What only memory knows of a job that waits, without touching the database: its place (1 = next) and whether any living
- * worker could run it. False, and nothing set, when it does not wait (any more). */
-bool rf_store_waiting(struct rf_store *s, const char *id, int64_t *ret_position, bool *ret_nobody_can_run);
+/* Fills in what only memory knows of an unfinished job, without touching the database: queue_position, nobody_can_run and
+ * expected_…. With id "": of job->request, were it submitted now. Nothing is changed when the job is not unfinished. */
+void rf_store_expect(struct rf_store *s, struct rf_job *job);
 
 /* Zero means no filter. Filters are joined by "and". Stable: a page never repeats or skips a job that was there before the
  * first page and stayed. */
@@ -369,6 +375,19 @@ struct rf_gone_file {
 };
 enum rf_code rf_store_gone_files(struct rf_store *s, int limit, struct rf_gone_file **ret_files, int *ret_n,
                                  struct rf_err *err);
+/* Endings of jobs that a webhook is still to be told of and whose time has come, longest overdue first.
+ *   ret_list  array of *ret_n; free each url and the list */
+struct rf_delivery {
+    int64_t row, created_ms;
+    char event_id[40];
+    char job_id[RF_JOB_ID_SIZE];
+    bool completed;
+    int attempts;                 /* so far */
+    char *url;
+};
+enum rf_code rf_store_deliveries(struct rf_store *s, int64_t now_ms, int limit, struct rf_delivery **ret_list, int *ret_n,
+                                 struct rf_err *err);
+
 /* Whether a file on disk is known under this name; for the sweep of orphans. */
 enum rf_code rf_store_disk_name_known(struct rf_store *s, const char *job_id, const char *disk_name, bool *ret_known,
                                       struct rf_err *err);

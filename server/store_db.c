@@ -1,6 +1,7 @@
 /* SQLite: the connection that writes, its statements, migrations, loading, checkpoints.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "server/store_private.h"
+#include "server/eta.h"
+#include "server/store_expect.h"
 
 #include "schema/sql.h"
 
@@ -14,7 +15,7 @@
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
-    "leased_ms"
+    "leased_ms, json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
 
 static const char *const sql_texts[SQL_COUNT] = {
@@ -66,6 +67,13 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_SAVEPOINT] = "SAVEPOINT batch",
     [SQL_SAVEPOINT_KEEP] = "RELEASE batch",
     [SQL_SAVEPOINT_UNDO] = "ROLLBACK TO batch",
+    [SQL_WEBHOOK_PUT] = "INSERT INTO webhooks (job, url) VALUES (?1, ?2)",
+    [SQL_WEBHOOK_DELETE] = "DELETE FROM webhooks WHERE job = ?1",
+    [SQL_DELIVERY_ADD] = "INSERT INTO deliveries (event_id, job_id, completed, url, created_ms, next_ms) "
+        "SELECT 'evt_' || lower(hex(randomblob(12))), ?2, ?3, url, ?4, ?4 FROM webhooks WHERE job = ?1",
+    [SQL_DELIVERY_PUT] = "UPDATE deliveries SET attempts = ?2, next_ms = nullif(?3, 0), delivered = ?4, last_error = ?5 "
+        "WHERE row = ?1",
+    [SQL_DELIVERY_SWEEP] = "DELETE FROM deliveries WHERE next_ms IS NULL AND created_ms < ?1",
 };
 
 enum rf_code rf_db_fail(sqlite3 *db, struct rf_err *err, const char *doing)
@@ -326,11 +334,14 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     int64_t lease = sqlite3_column_int64(q, c++);
     const char *worker = text_at(q, c++);
     int64_t leased_ms = sqlite3_column_int64(q, c++);
+    int switch_step = sqlite3_column_int(q, c++);
+    double guidance_low = sqlite3_column_double(q, c++), guidance_high = sqlite3_column_double(q, c++);
+    job->n_passes = rf_eta_passes(job->n_steps, switch_step, guidance_low, guidance_high);
     rf_sched_add(s->sched, job, user, model, hash, precision);
     if (lease != 0) {
         struct rf_run *run = rf_new(struct rf_run);
         run->lease = lease;
-        run->leased_ms = leased_ms;
+        run->leased_ms = run->told_ms = leased_ms;
         snprintf(run->worker_id, sizeof run->worker_id, "%s", worker);
         rf_sched_make_leased(s->sched, job, run, rf_store_clock(s, now_ms) + s->config.lease_ms);
     } else if (not_before_ms > now_ms) {
@@ -454,5 +465,7 @@ enum rf_code rf_db_load(struct rf_store *s, struct rf_err *err)
         rc = load_rows(s, "SELECT id, state, registration, registered_ms, seen_ms FROM workers", load_worker, err);
     if (rc == RF_OK)
         rc = rf_db_load_jobs(s, err);
+    if (rc == RF_OK)
+        rc = rf_expect_load(s, err);
     return rc;
 }

@@ -1,4 +1,5 @@
 /* What people do to jobs: submit, cancel, delete, retry, move. SPDX-License-Identifier: Apache-2.0 */
+#include "server/eta.h"
 #include "server/store_private.h"
 
 #include <string.h>
@@ -85,8 +86,47 @@ static struct rf_live_job *live_job(const struct rf_submit *job, struct rf_id id
     *live = (struct rf_live_job){.row = id.row, .tail = id.tail, .priority = r->priority, .n_tasks = n_tasks,
                                  .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
                                  .n_steps = r->n_steps, .max_segment_frames = r->max_segment_frames,
-                                 .has_image = job->input != NULL};
+                                 .has_image = job->input != NULL,
+                                 .n_passes = rf_eta_passes(r->n_steps, r->switch_step, r->guidance_scale, r->guidance_scale_2)};
     return live;
+}
+
+static bool insert_webhook(struct rf_store *s, int64_t row, const char *url)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_WEBHOOK_PUT);
+    sqlite3_bind_int64(q, 1, row);
+    rf_bind_text(q, 2, url);
+    return rf_sql_run(s, q);
+}
+
+/* Whoever asked to be told is told once this is committed, however long that takes. */
+static bool add_delivery(struct rf_store *s, const struct rf_live_job *job, enum rf_job_state state, int64_t now_ms)
+{
+    char id[RF_JOB_ID_SIZE];
+    rf_id_format((struct rf_id){job->row, job->tail}, id);
+    sqlite3_stmt *q = rf_sql(s, SQL_DELIVERY_ADD);
+    sqlite3_bind_int64(q, 1, job->row);
+    rf_bind_text(q, 2, id);
+    sqlite3_bind_int(q, 3, state == RF_JOB_COMPLETED);
+    sqlite3_bind_int64(q, 4, now_ms);
+    return rf_sql_run(s, q);
+}
+
+#define DELIVERY_KEEP_MS (7 * INT64_C(86400000)) /* settled ones: for whoever asks why nothing came */
+
+void rf_op_delivery(struct rf_store *s, struct rf_op *op)
+{
+    sqlite3_stmt *q = rf_sql(s, SQL_DELIVERY_PUT);
+    sqlite3_bind_int64(q, 1, op->u.delivery.row);
+    sqlite3_bind_int(q, 2, op->u.delivery.attempts);
+    sqlite3_bind_int64(q, 3, op->u.delivery.next_ms);
+    sqlite3_bind_int(q, 4, op->u.delivery.delivered);
+    rf_bind_text(q, 5, op->u.delivery.error);
+    if (!rf_sql_run(s, q))
+        return;
+    q = rf_sql(s, SQL_DELIVERY_SWEEP);
+    sqlite3_bind_int64(q, 1, op->now_ms - DELIVERY_KEEP_MS);
+    rf_sql_run(s, q);
 }
 
 /* Checks and inserts one job. False: sql_failed. Whether it was added is in job->code and job->replayed. */
@@ -111,7 +151,7 @@ static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_wait
         (job->input != NULL && !rf_file_insert(s, id.row, job->id, 0, job->input)) ||
         (job->key != NULL && !insert_key(s, job, id.row, now_ms)))
         return false;
-    return true;
+    return job->request->webhook_url == NULL || insert_webhook(s, id.row, job->request->webhook_url);
 }
 
 /* The inserted ones enter memory, once all of the op is written. */
@@ -195,7 +235,7 @@ bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_stat
     rf_bind_text(q, 5, result);
     rf_bind_text(q, 6, error_code);
     rf_bind_text(q, 7, error_message);
-    if (!rf_sql_run(s, q))
+    if (!rf_sql_run(s, q) || !add_delivery(s, job, state, now_ms))
         return false;
     /* Segments of a failed or cancelled job stay until it is deleted: a retry goes on from them. */
     if (state == RF_JOB_COMPLETED) {
@@ -239,7 +279,7 @@ void rf_op_delete(struct rf_store *s, struct rf_op *op)
     struct rf_ending end = {.outcome = RF_OUTCOME_CANCELLED};
     if (job != NULL && job->run != NULL && !rf_task_end_lease(s, job, &end, op->now_ms))
         return;
-    static const enum rf_sql steps[] = {SQL_GONE_ALL, SQL_DELETE_ATTEMPTS, SQL_DELETE_JOB};
+    static const enum rf_sql steps[] = {SQL_GONE_ALL, SQL_DELETE_ATTEMPTS, SQL_WEBHOOK_DELETE, SQL_DELETE_JOB};
     for (size_t i = 0; i < RF_COUNT_OF(steps); i++) {
         sqlite3_stmt *q = rf_sql(s, steps[i]);
         sqlite3_bind_int64(q, 1, id.row);

@@ -7,6 +7,7 @@
  *     store_worker.c  register, leave, drain, parked claims, pause, tick
  *     store_model.c   what is known of models; the lists of workers and models
  *     store_read.c    connections for reading; one job as a snapshot
+ *     store_expect.c  when jobs will start and end
  *     store_list.c    pages of jobs, files, timings, backup
  *     store_admin.c   what the program's commands do beside a running server
  * SPDX-License-Identifier: Apache-2.0 */
@@ -28,11 +29,13 @@ enum rf_sql {
     SQL_DELETE_ATTEMPTS, SQL_GONE_ALL, SQL_GONE_NAME, SQL_GONE_SCRATCH, SQL_FILE_THERE, SQL_LOAD_ONE, SQL_LOAD_ALL,
     SQL_JOB_STATE, SQL_ATTEMPT_OUTCOME, SQL_FORGET_FILE, SQL_SETTING_PUT, SQL_META_PUT, SQL_WORKER_PUT, SQL_WORKER_STATE,
     SQL_WORKER_DELETE, SQL_MODEL_PUT, SQL_SAVEPOINT, SQL_SAVEPOINT_KEEP, SQL_SAVEPOINT_UNDO,
+    SQL_WEBHOOK_PUT, SQL_WEBHOOK_DELETE, SQL_DELIVERY_ADD, SQL_DELIVERY_PUT, SQL_DELIVERY_SWEEP,
     SQL_COUNT
 };
 
 #define RF_READERS 8             /* connections kept open for reading; more threads at once open their own */
 
+struct rf_expect;
 struct rf_reader;
 
 struct rf_store {
@@ -68,6 +71,7 @@ struct rf_store {
     bool paused;
     struct rf_known_model **models; /* by first registration */
     int n_models;
+    struct rf_expect *expect;       /* store_expect.h */
 
     pthread_mutex_t readers_lock;
     struct rf_reader *readers[RF_READERS];
@@ -139,6 +143,7 @@ void rf_op_leave(struct rf_store *s, struct rf_op *op);
 void rf_op_drain(struct rf_store *s, struct rf_op *op);
 void rf_op_pause(struct rf_store *s, struct rf_op *op);
 void rf_op_tick(struct rf_store *s, struct rf_op *op);
+void rf_op_delivery(struct rf_store *s, struct rf_op *op);
 void rf_op_unpark(struct rf_store *s, struct rf_op *op);
 /* False: parked, to be answered later. */
 bool rf_op_claim(struct rf_store *s, struct rf_op *op);

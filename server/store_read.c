@@ -19,6 +19,8 @@ static const char *const read_texts[READ_COUNT] = {
     [READ_TAIL] = "SELECT tail FROM jobs WHERE row = ?1",
     [READ_GONE] = "SELECT row, job_id, disk_name FROM files WHERE gone_ms IS NOT NULL ORDER BY gone_ms LIMIT ?1",
     [READ_TOKENS_CHANGED] = "SELECT value FROM meta WHERE name = 'tokens_changed'",
+    [READ_DELIVERIES] = "SELECT row, event_id, job_id, completed, url, created_ms, attempts FROM deliveries "
+        "WHERE next_ms <= ?1 ORDER BY next_ms LIMIT ?2",
     [READ_SETTING] = "SELECT value FROM settings WHERE name = ?1",
     [READ_DISK_NAME] = "SELECT 1 FROM files WHERE job_id = ?1 AND disk_name = ?2",
 };
@@ -258,11 +260,6 @@ static void add_memory(struct rf_store *s, int64_t row, int current, int attempt
 {
     pthread_mutex_lock(&s->lock);
     struct rf_live_job *live = rf_sched_find(s->sched, row);
-    if (live != NULL && live->run == NULL) {
-        if (job->state == RF_JOB_QUEUED)
-            job->queue_position = rf_sched_position(s->sched, live);
-        job->nobody_can_run = rf_sched_nobody_can_run(s->sched, live);
-    }
     if (live != NULL && live->run != NULL && live->run->lease == lease && live->task == current) {
         struct rf_task *t = &job->tasks[current];
         const struct rf_live_worker *w = rf_sched_find_worker(s->sched, live->run->worker_id);
@@ -275,22 +272,7 @@ static void add_memory(struct rf_store *s, int64_t row, int current, int attempt
         t->worker = rf_strdup(w != NULL ? w->reg->name : live->run->worker_id);
     }
     pthread_mutex_unlock(&s->lock);
-}
-
-bool rf_store_waiting(struct rf_store *s, const char *id, int64_t *ret_position, bool *ret_nobody_can_run)
-{
-    struct rf_id parsed;
-    if (!rf_id_parse(id, &parsed))
-        return false;
-    pthread_mutex_lock(&s->lock);
-    struct rf_live_job *live = rf_sched_find(s->sched, parsed.row);
-    bool waits = live != NULL && live->run == NULL;
-    if (waits) {
-        *ret_position = rf_sched_position(s->sched, live);
-        *ret_nobody_can_run = rf_sched_nobody_can_run(s->sched, live);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return waits;
+    rf_store_expect(s, job);
 }
 
 /* Segments weigh as many frames as they have. */

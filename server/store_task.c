@@ -3,7 +3,7 @@
  * Fencing: every lease has a number larger than all before it, over restarts too, and every call about a task carries
  * it. A call whose number is not the task's current one changes nothing.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "server/store_private.h"
+#include "server/store_expect.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -151,7 +151,7 @@ void rf_task_give(struct rf_store *s, struct rf_op *op, struct rf_live_worker *w
     fill_lease(job, l);
     struct rf_run *run = rf_new(struct rf_run);
     run->lease = lease;
-    run->leased_ms = op->now_ms;
+    run->leased_ms = run->told_ms = op->now_ms;
     memcpy(run->worker_id, w->id, sizeof run->worker_id);
     rf_sched_make_leased(s->sched, job, run, rf_store_clock(s, op->now_ms) + s->config.lease_ms);
     memcpy(w->task_id, l->task_id, sizeof w->task_id);
@@ -324,6 +324,7 @@ void rf_op_heartbeat(struct rf_store *s, struct rf_op *op)
         return;
     }
     memcpy(job->run->stage, m->stage, sizeof job->run->stage);
+    job->run->told_ms = op->now_ms;
     job->run->step = m->step;
     job->run->steps = m->steps;
     job->run->fraction = m->fraction;
@@ -408,6 +409,8 @@ static void complete(struct rf_store *s, struct rf_op *op, struct rf_live_job *j
     struct rf_live_worker *w = rf_sched_find_worker(s->sched, job->run->worker_id);
     if (!outputs_there(s, job, op) || !rf_task_end_lease(s, job, &end, op->now_ms))
         return;
+    if (w != NULL)
+        rf_expect_learn(s, job, w, op->u.report.report, op->now_ms);
     if (job->task == job->n_tasks - 1) {
         rf_job_finish(s, job, RF_JOB_COMPLETED, op->prepared_[2], NULL, NULL, op->now_ms);
         return;

@@ -273,7 +273,7 @@ static void answer_video(struct rf_call *c, const char *id)
     rf_video_json(&t, NULL, job);
     size_t n;
     char *body = rf_out_take(&t, &n);
-    rf_answer_header(c, "openai-poll-after-ms", "1000");
+    rf_answer_header_printf(c, "openai-poll-after-ms", "%d", rf_video_poll_after_ms(job, rf_now_ms()));
     rf_answer_take(c, 200, "application/json", body, n);
 }
 
@@ -292,9 +292,8 @@ static void answer_fresh(struct rf_call *c, struct submit *s, const char *id, in
     snprintf(job.id, sizeof job.id, "%s", id);
     job.created_ms = created_ms;
     job.remixed_from = (char *)(uintptr_t)s->job.remixed_from;
-    if (id[0] != '\0')
-        rf_store_waiting(c->app->store, id, &job.queue_position, &job.nobody_can_run);
     job.n_tasks = plan.n_segments + 1;
+    rf_store_expect(c->app->store, &job);
     job.tasks = rf_new_array(struct rf_task, (size_t)job.n_tasks);
     for (int i = 0; i < job.n_tasks; i++) {
         job.tasks[i].state = i == 0 ? RF_TASK_READY : RF_TASK_BLOCKED;
@@ -306,7 +305,7 @@ static void answer_fresh(struct rf_call *c, struct submit *s, const char *id, in
     size_t n;
     char *body = rf_out_take(&t, &n);
     if (id[0] != '\0')
-        rf_answer_header(c, "openai-poll-after-ms", "1000");
+        rf_answer_header_printf(c, "openai-poll-after-ms", "%d", rf_video_poll_after_ms(&job, created_ms));
     rf_answer_take(c, 200, "application/json", body, n);
 }
 

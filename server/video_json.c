@@ -121,6 +121,19 @@ static void segment_json(struct rf_out *t, const struct rf_job *job, const struc
     rf_json_close(t, '}');
 }
 
+/* With its milliseconds: the page asks for a new picture when the number has changed. */
+static void preview_key(struct rf_out *t, const struct rf_job *job)
+{
+    int64_t newest_ms = 0;
+    for (int i = 0; i < job->n_files; i++)
+        if (strncmp(job->files[i].name, "preview-", 8) == 0 && job->files[i].created_ms > newest_ms)
+            newest_ms = job->files[i].created_ms;
+    if (newest_ms > 0)
+        rf_json_num(t, "preview_at", (double)newest_ms / 1000);
+    else
+        rf_json_null(t, "preview_at");
+}
+
 /* The stage of the task that runs; the joining of segments has no segment of its own to show it on. */
 static const char *current_stage(const struct rf_job *job)
 {
@@ -144,8 +157,13 @@ static void progress_keys(struct rf_out *t, const struct rf_job *job, const stru
     rf_json_bool(t, "nobody_can_run", job->nobody_can_run);
     seconds_or_null(t, "started_at", job->started_ms);
     seconds_or_null(t, "finished_at", job->finished_ms);
-    rf_json_null(t, "expected_start_at"); /* until the store has fitted the timings it measured */
-    rf_json_null(t, "expected_end_at");
+    seconds_or_null(t, "expected_start_at", job->expected_start_ms);
+    seconds_or_null(t, "expected_end_at", job->expected_end_ms);
+    if (job->expected_end_ms > 0)
+        rf_json_num(t, "expected_error_seconds", (double)job->expected_error_ms / 1000);
+    else
+        rf_json_null(t, "expected_error_seconds");
+    preview_key(t, job);
     rf_json_str(t, "stage", current_stage(job));
     rf_json_open(t, "segments", '[');
     for (int i = 0; i < plan->n_segments && i < job->n_tasks; i++)
@@ -199,6 +217,17 @@ static void history_keys(struct rf_out *t, const struct rf_job *job)
         rf_json_null(t, "size_bytes");
     rf_json_str(t, "sha256", video ? video->sha256 : NULL);
     rf_json_raw(t, "made_with", job->made_with_text && job->made_with_text[0] ? job->made_with_text : NULL);
+}
+
+int rf_video_poll_after_ms(const struct rf_job *job, int64_t now_ms)
+{
+    if (job->expected_end_ms > 0) {
+        int64_t tenth = (job->expected_end_ms - now_ms) / 10;
+        return tenth < 500 ? 500 : tenth > 10000 ? 10000 : (int)tenth;
+    }
+    if (job->state == RF_JOB_IN_PROGRESS)
+        return 1000;
+    return job->queue_position <= 1 ? 1000 : job->queue_position < 10 ? 2000 : 5000;
 }
 
 void rf_video_json(struct rf_out *t, const char *key, const struct rf_job *job)

@@ -12,6 +12,10 @@ struct rf_app;
  * with id "" is a plan that was not submitted, its id is null. */
 void rf_video_json(struct rf_out *t, const char *key, const struct rf_job *job);
 
+/* When to ask again about an unfinished job: a tenth of what is expected to be left, 0.5 to 10 s; by its place when nothing
+ * is expected. Stock helpers read it once and keep it. */
+int rf_video_poll_after_ms(const struct rf_job *job, int64_t now_ms);
+
 /* The stock API knows four states; a cancelled job is failed with error.code "cancelled" there. */
 const char *rf_video_status(enum rf_job_state state);
 

@@ -18,14 +18,6 @@ static void answer_json(struct rf_call *c, struct rf_out *t)
     rf_answer_take(c, 200, "application/json", body, n);
 }
 
-/* When to ask again: often while it runs, seldom while it waits far behind. Stock helpers read this once and keep it. */
-static int poll_after_ms(const struct rf_job *job)
-{
-    if (job->state == RF_JOB_IN_PROGRESS)
-        return 1000;
-    return job->queue_position <= 1 ? 1000 : job->queue_position < 10 ? 2000 : 5000;
-}
-
 static void answer_video(struct rf_call *c)
 {
     RF_AUTO(rf_job_destroy) struct rf_job *job = NULL;
@@ -38,7 +30,7 @@ static void answer_video(struct rf_call *c)
     if (!rf_auth_may_see(c, job))
         return;
     if (job->state == RF_JOB_QUEUED || job->state == RF_JOB_IN_PROGRESS)
-        rf_answer_header_printf(c, "openai-poll-after-ms", "%d", poll_after_ms(job));
+        rf_answer_header_printf(c, "openai-poll-after-ms", "%d", rf_video_poll_after_ms(job, rf_now_ms()));
     struct rf_out t = {0};
     rf_video_json(&t, NULL, job);
     answer_json(c, &t);
