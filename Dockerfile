@@ -10,7 +10,7 @@ ARG CUDA_RUNTIME=nvidia/cuda:13.0.0-runtime-ubuntu24.04
 
 FROM ${DEBIAN} AS server-build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev meson ninja-build pkg-config python3 \
-    ca-certificates libmicrohttpd-dev libsqlite3-dev libcjson-dev libssl-dev && rm -rf /var/lib/apt/lists/*
+    ca-certificates libmicrohttpd-dev libsqlite3-dev libcjson-dev libssl-dev libcurl4-openssl-dev && rm -rf /var/lib/apt/lists/*
 COPY . /src
 WORKDIR /src
 RUN scripts/build /build -Dworker=false -Dtests=false && strip /build/server/framefarm-server

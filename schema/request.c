@@ -39,6 +39,8 @@ const struct rf_field_info rf_request_fields[RF_FIELD_COUNT] = {
     [RF_FIELD_USER] = {"user", RF_KIND_TEXT, 0, 64, 0, 0, "", "who asks; the farm shares fairly between users"},
     [RF_FIELD_PRIORITY] = {"priority", RF_KIND_INTEGER, -100, 100, 0, 0, "0", "higher goes first"},
     [RF_FIELD_CRF] = {"crf", RF_KIND_INTEGER, 1, 40, 0, 0, "18", "H.264 quality; lower is better and larger"},
+    [RF_FIELD_WEBHOOK_URL] = {"webhook_url", RF_KIND_TEXT, 0, 2048, 0, 0, NULL,
+                              "http(s) address that is told when the job has ended, signed"},
     [RF_FIELD_QUALITY] = {"quality", RF_KIND_OTHER, 0, 0, 0, 0, "standard", "only 'standard'; use crf"},
     [RF_FIELD_EXTRA_BODY] = {"extra_body", RF_KIND_OTHER, 0, 0, 0, 0, NULL, "JSON object with further fields"},
 };
@@ -58,6 +60,7 @@ void rf_request_destroy(struct rf_request **request)
         return;
     free(r->prompt);
     free(r->negative_prompt);
+    free(r->webhook_url);
     free(r->image);
     free(r);
     *request = NULL;
@@ -159,7 +162,7 @@ static void set_number(struct rf_request *r, enum rf_field field, double x)
     case RF_FIELD_PRIORITY: r->priority = (int)x; break;
     case RF_FIELD_CRF: r->crf = (int)x; break;
     case RF_FIELD_PROMPT: case RF_FIELD_NEGATIVE_PROMPT: case RF_FIELD_MODEL: case RF_FIELD_SIZE: case RF_FIELD_LORAS:
-    case RF_FIELD_INPUT_REFERENCE: case RF_FIELD_USER: case RF_FIELD_QUALITY: case RF_FIELD_EXTRA_BODY:
+    case RF_FIELD_INPUT_REFERENCE: case RF_FIELD_USER: case RF_FIELD_WEBHOOK_URL: case RF_FIELD_QUALITY: case RF_FIELD_EXTRA_BODY:
     case RF_FIELD_COUNT:
         RF_ASSERT(!"a field that is not a number");
     }
@@ -174,6 +177,18 @@ static bool has_control(const char *text, bool is_prose)
         if ((*p < 0x20 && !(is_prose && (*p == '\n' || *p == '\t' || *p == '\r'))) || *p == 0x7F)
             return true;
     return false;
+}
+
+/* "http://host…" or "https://host…", without blanks (which control characters are refused with) or a name and password:
+ * those would end up in logs and in front of whoever reads the table. Where the address leads is looked at on the way. */
+static bool web_address_valid(const char *text)
+{
+    size_t scheme = strncasecmp(text, "http://", 7) == 0 ? 7 : strncasecmp(text, "https://", 8) == 0 ? 8 : 0;
+    size_t host = strcspn(text + scheme, "/?#");
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
+        if (*p <= ' ' || *p > '~' || *p == '\\')
+            return false;
+    return scheme > 0 && host > 0 && memchr(text + scheme, '@', host) == NULL && text[scheme] != ':';
 }
 
 static enum rf_code read_text(struct rf_request_reader *in, enum rf_field field, const cJSON *value, struct rf_request *r)
@@ -194,6 +209,13 @@ static enum rf_code read_text(struct rf_request_reader *in, enum rf_field field,
         return rf_request_fail(in, f->name, "must not be blank");
     if (field == RF_FIELD_MODEL && n_bytes >= sizeof r->model)
         return rf_request_fail(in, f->name, "has %zu bytes; at most %zu", n_bytes, sizeof r->model - 1);
+    if (field == RF_FIELD_WEBHOOK_URL) {
+        if (n_bytes > 0 && !web_address_valid(text))
+            return rf_request_fail(in, f->name, "must be an address such as https://example.org/hook, without user and password");
+        free(r->webhook_url);
+        r->webhook_url = n_bytes > 0 ? rf_strdup(text) : NULL;
+        return RF_OK;
+    }
     if (is_prose) {
         char **slot = field == RF_FIELD_PROMPT ? &r->prompt : &r->negative_prompt;
         free(*slot);

@@ -29,7 +29,7 @@ enum rf_field {
     RF_FIELD_WIDTH, RF_FIELD_HEIGHT, RF_FIELD_FPS, RF_FIELD_SEED, RF_FIELD_NUM_INFERENCE_STEPS, RF_FIELD_SWITCH_STEP,
     RF_FIELD_GUIDANCE_SCALE, RF_FIELD_GUIDANCE_SCALE_2, RF_FIELD_FLOW_SHIFT, RF_FIELD_LORAS,
     RF_FIELD_MAX_SEGMENT_FRAMES, RF_FIELD_INPUT_REFERENCE, RF_FIELD_USER, RF_FIELD_PRIORITY, RF_FIELD_CRF,
-    RF_FIELD_QUALITY, RF_FIELD_EXTRA_BODY,
+    RF_FIELD_WEBHOOK_URL, RF_FIELD_QUALITY, RF_FIELD_EXTRA_BODY,
     RF_FIELD_COUNT
 };
 
@@ -64,6 +64,7 @@ struct rf_request {
     struct rf_request_lora lora[RF_REQUEST_MAX_LORAS];
     int n_loras;
     bool has_image;           /* a start image comes with it: set by the image_url, or by whoever took the file part */
+    char *webhook_url;        /* told when the job ends; NULL: nobody. Not part of the JSON form, which workers see */
     uint8_t *image;           /* decoded from a data URL, otherwise NULL. Not part of the JSON form */
     size_t image_bytes;
 };

@@ -16,6 +16,7 @@ struct rf_app {
     struct rf_files *files;
     struct rf_http *http;
     struct rf_auth *auth;
+    struct rf_webhooks *webhooks;
     struct rf_events *events;
     struct rf_polls *polls;
     struct rf_offload *offload;

@@ -203,9 +203,9 @@ static long read_events(struct rf_call *c, char *to, size_t n)
     while (s->sent == s->out.text.n_bytes) {
         rf_out_finish(&s->out);
         s->sent = 0;
-        struct entry entry;
-        uint64_t number;
-        bool lost;
+        struct entry entry = {0};
+        uint64_t number = 0;
+        bool lost = false;
         pthread_mutex_lock(&e->lock);
         bool more = next_entry(s, &entry, &number, &lost);
         bool ping = s->ping;

@@ -14,6 +14,7 @@
 #include "server/offload.h"
 #include "server/recent.h"
 #include "server/supervisor.h"
+#include "server/webhook.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,6 +131,10 @@ static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
         rc = rf_files_sweep(app->files, app->store, app->started_ms, NULL, err);
     if (rc == RF_OK)
         rc = rf_auth_create(config, app->store, &app->auth, err);
+    const struct rf_webhook_options webhooks = {.store = app->store, .db_path = path, .retry_ms = config->webhook_retry_ms,
+                                                .allow_private = config->webhook_allow_private};
+    if (rc == RF_OK)
+        app->webhooks = rf_webhooks_create(&webhooks);
     return rc;
 }
 
@@ -257,6 +262,7 @@ static void close_parts(struct rf_app *app)
      * threads are joined, and an op of nothing is done when every `done` before it has returned. */
     rf_offload_destroy(&app->offload);
     struct rf_op nothing = {.kind = RF_OP_UNPARK};
+    rf_webhooks_destroy(&app->webhooks);
     if (app->store != NULL)
         rf_store_run(app->store, &nothing, NULL);
     rf_http_stop(&app->http);

@@ -5,6 +5,7 @@
 #include "server/app.h"
 #include "server/events.h"
 #include "server/out.h"
+#include "server/webhook.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -120,6 +121,11 @@ void rf_metrics_handle(struct rf_call *c)
     add_queue(&t, app);
     add_stages(&t, app->metrics);
     add_http(&t, app);
+    const struct rf_webhook_stats *w = rf_webhooks_stats(app->webhooks);
+    head(&t, "webhook_attempts_total", "counter", "Tries to tell a webhook, by what came of them.");
+    rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"delivered\"} %lld\n", atomic_load(&w->delivered));
+    rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"to_be_retried\"} %lld\n", atomic_load(&w->retried));
+    rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"given_up\"} %lld\n", atomic_load(&w->given_up));
     int64_t free_bytes = 0;
     if (rf_files_free_bytes(app->files, &free_bytes, NULL) == RF_OK) {
         head(&t, "disk_free_bytes", "gauge", "Bytes that may still be written in the data folder.");

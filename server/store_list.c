@@ -368,6 +368,33 @@ enum rf_code rf_store_tokens(struct rf_store *s, int64_t *generation, struct rf_
     return rc;
 }
 
+enum rf_code rf_store_deliveries(struct rf_store *s, int64_t now_ms, int limit, struct rf_delivery **ret_list, int *ret_n,
+                                 struct rf_err *err)
+{
+    struct rf_reader *r = rf_reader_take(s, err);
+    if (r == NULL)
+        return RF_ERR_IO;
+    struct rf_delivery *list = rf_new_array(struct rf_delivery, (size_t)limit);
+    int n = 0;
+    sqlite3_stmt *q = rf_reader_sql(r, READ_DELIVERIES);
+    sqlite3_bind_int64(q, 1, now_ms);
+    sqlite3_bind_int(q, 2, limit);
+    for (; n < limit && sqlite3_step(q) == SQLITE_ROW; n++) {
+        struct rf_delivery *d = &list[n];
+        d->row = sqlite3_column_int64(q, 0);
+        snprintf(d->event_id, sizeof d->event_id, "%s", (const char *)sqlite3_column_text(q, 1));
+        snprintf(d->job_id, sizeof d->job_id, "%s", (const char *)sqlite3_column_text(q, 2));
+        d->completed = sqlite3_column_int(q, 3);
+        d->url = rf_strdup((const char *)sqlite3_column_text(q, 4));
+        d->created_ms = sqlite3_column_int64(q, 5);
+        d->attempts = sqlite3_column_int(q, 6);
+    }
+    rf_reader_give(s, r);
+    *ret_list = list;
+    *ret_n = n;
+    return RF_OK;
+}
+
 bool rf_store_setting(struct rf_store *s, const char *name, char *ret_value, size_t room)
 {
     struct rf_reader *r = rf_reader_take(s, NULL);
