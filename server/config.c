@@ -30,6 +30,7 @@ const char rf_config_help[] =
     "  --max-connections N     open connections, waiting workers included       (20000)\n"
     "  --idle-seconds N        how long a client may take to send a request     (75)\n"
     "  --max-queued N          unfinished jobs; beyond it creates get 429       (1000000)\n"
+    "  --trust-outputs         for benchmarks: believe workers that their files have arrived\n"
     "  --log-level LEVEL       error, warn, info or debug                       (info)\n"
     "  --routes                list the calls that are answered, and end\n"
     "\n"
@@ -137,6 +138,11 @@ static enum rf_code read_switch(bool *field, const char *value, struct rf_err *e
     return RF_OK;
 }
 
+static enum rf_code read_trust(struct rf_config *c, const char *value, struct rf_err *err)
+{
+    return read_switch(&c->trust_outputs, value, err);
+}
+
 static enum rf_code read_insecure(struct rf_config *c, const char *value, struct rf_err *err)
 {
     return read_switch(&c->insecure_no_auth, value, err);
@@ -211,6 +217,7 @@ static const struct setting {
     {"forget-days", false, read_forget_days},
     {"webhook-allow-private", true, read_webhook_private},
     {"webhook-retry-ms", false, read_webhook_retry},
+    {"trust-outputs", true, read_trust},
     {"http-threads", false, read_http_threads},
     {"max-connections", false, read_max_connections},
     {"idle-seconds", false, read_idle_seconds},

@@ -24,6 +24,7 @@ struct rf_config {
     int64_t keep_bytes;      /* of finished jobs' files; 0: all */
     int keep_days;           /* files of finished jobs; 0: for ever */
     int forget_days;         /* the records of finished jobs; 0: never */
+    bool trust_outputs;      /* see rf_store_config */
     int http_threads;
     int max_connections;
     int idle_seconds;        /* patience with a client that has something to send */

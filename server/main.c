@@ -122,6 +122,7 @@ static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
         .lease_ms = RF_LEASE_MS,
         .heartbeat_ms = RF_HEARTBEAT_MS,
         .clock_jump_ms = RF_LEASE_MS / 2,
+        .trust_outputs = config->trust_outputs,
         .max_unfinished = config->max_queued,
         .on_event = rf_events_push,
         .event_ctx = app->events,
