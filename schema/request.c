@@ -109,11 +109,12 @@ static void format_bound(double x, char *out, size_t size)
 
 enum rf_code rf_request_check_number(struct rf_request_reader *in, const struct rf_field_info *f, double x)
 {
-    char low[32], high[32];
-    format_bound(f->min, low, sizeof low);
-    format_bound(f->max, high, sizeof high);
-    if (!isfinite(x) || x < f->min || x > f->max)
+    if (!isfinite(x) || x < f->min || x > f->max) {
+        char low[32], high[32];
+        format_bound(f->min, low, sizeof low);
+        format_bound(f->max, high, sizeof high);
         return rf_request_fail(in, f->name, "%.6g is out of range; it must lie between %s and %s", x, low, high);
+    }
     if (f->kind == RF_KIND_INTEGER && x != floor(x))
         return rf_request_fail(in, f->name, "%.6g is not a whole number", x);
     if (f->multiple != 0) {

@@ -137,6 +137,8 @@ struct rf_live_worker *rf_sched_find_worker(struct rf_sched *s, const char *id);
 void rf_sched_remove_worker(struct rf_sched *s, struct rf_live_worker *w);
 /* To be called after a change of any worker's state, so that what is known about lanes is worked out again. */
 void rf_sched_workers_changed(struct rf_sched *s);
+/* Grows with every change among workers; never 0. */
+uint64_t rf_sched_workers_epoch(const struct rf_sched *s);
 /* Calls `each` for every worker; it must not add or remove any. */
 void rf_sched_each_worker(struct rf_sched *s, void (*each)(void *ctx, struct rf_live_worker *w), void *ctx);
 

@@ -159,6 +159,11 @@ void rf_sched_workers_changed(struct rf_sched *s)
     s->epoch++;
 }
 
+uint64_t rf_sched_workers_epoch(const struct rf_sched *s)
+{
+    return s->epoch;
+}
+
 void rf_sched_each_worker(struct rf_sched *s, void (*each)(void *ctx, struct rf_live_worker *w), void *ctx)
 {
     for (int i = 0; i < RF_WORKER_SLOTS; i++)

@@ -83,6 +83,7 @@ enum rf_code rf_store_open(const struct rf_store_config *config, struct rf_store
     s->expect = rf_expect_create();
     pthread_mutex_init(&s->mint_lock, NULL);
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->models_lock, NULL);
     pthread_mutex_init(&s->readers_lock, NULL);
     pthread_mutex_init(&s->checkpoint_lock, NULL);
     pthread_cond_init(&s->checkpoint_cond, NULL);
@@ -93,6 +94,7 @@ enum rf_code rf_store_open(const struct rf_store_config *config, struct rf_store
         rc = rf_db_load(s, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "database '%s'", s->path);
+    rf_models_refresh(s);
     rf_db_start_checkpointer(s);
     s->writer = rf_writer_create(rf_group_run, s);
     *ret_store = s;
@@ -130,6 +132,7 @@ void rf_store_destroy(struct rf_store **store)
         close(s->lock_fd);
     pthread_mutex_destroy(&s->mint_lock);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->models_lock);
     pthread_mutex_destroy(&s->readers_lock);
     pthread_mutex_destroy(&s->checkpoint_lock);
     pthread_cond_destroy(&s->checkpoint_cond);

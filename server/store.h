@@ -353,7 +353,7 @@ void rf_store_workers(struct rf_store *s, struct rf_workers **ret_workers);
 
 /* What is known of a model, from its newest registration (kept over restarts). `name` NULL or "": the model first
  * registered among those a living worker has, otherwise among all.
- *   ret_model         new; free with rf_known_model_destroy()
+ *   ret_model         shared, not to be changed; give back with rf_known_model_destroy()
  *   RF_ERR_NOT_FOUND  no worker ever had it (then rf_model_defaults_builtin is all there is) */
 struct rf_known_model {
     struct rf_wire_model model;

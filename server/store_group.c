@@ -107,6 +107,7 @@ static void serve_locked(struct rf_store *s)
 
 static void tell(struct rf_store *s)
 {
+    rf_models_refresh(s);
     int n = s->n_events;
     s->n_events = 0;
     for (int i = 0; i < n; i++)

@@ -1,12 +1,20 @@
 /* What is known of models and workers, as copies for whoever asks. SPDX-License-Identifier: Apache-2.0 */
 #include "server/store_private.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 /* ---- models ---- */
 
+/* What rf_store_model() hands out is shared: every submit asks for it, and a copy took longer than all else about one. So
+ * it never changes once it is in the list; a new count of workers makes a new one. */
+struct shared_model {
+    struct rf_known_model known; /* first: callers hold its address */
+    atomic_int n_refs;
+};
+
 /* Through JSON, the one form that knows all fields. */
-static struct rf_known_model *copy_model(const struct rf_wire_model *model)
+static struct rf_known_model *copy_model(const struct rf_wire_model *model, int n_alive)
 {
     struct rf_wire_register one = {.protocol = RF_PROTOCOL, .name = "x", .build = "", .host = "", .device_kind = "x",
                                    .device_name = "", .precision = "", .models = (struct rf_wire_model *)model,
@@ -14,24 +22,46 @@ static struct rf_known_model *copy_model(const struct rf_wire_model *model)
     RF_AUTO(rf_json_destroy) cJSON *json = rf_wire_register_build(&one);
     struct rf_wire_register *copy = NULL;
     RF_ASSERT(rf_wire_register_read(json, &copy, NULL) == RF_OK);
-    struct rf_known_model *known = rf_new(struct rf_known_model);
-    known->model = copy->models[0];
+    struct shared_model *shared = rf_new(struct shared_model);
+    shared->known = (struct rf_known_model){copy->models[0], n_alive};
+    atomic_init(&shared->n_refs, 1);
     copy->n_models = 0; /* its parts are ours now */
     rf_wire_register_destroy(&copy);
+    return &shared->known;
+}
+
+static struct rf_known_model *ref(struct rf_known_model *known)
+{
+    atomic_fetch_add_explicit(&((struct shared_model *)known)->n_refs, 1, memory_order_relaxed);
     return known;
 }
 
 void rf_known_model_destroy(struct rf_known_model **model)
 {
-    if (*model == NULL)
+    struct shared_model *shared = (struct shared_model *)*model;
+    *model = NULL;
+    if (shared == NULL || atomic_fetch_sub(&shared->n_refs, 1) > 1)
         return;
     struct rf_wire_register *owner = rf_new(struct rf_wire_register);
     owner->models = rf_new(struct rf_wire_model);
-    owner->models[0] = (*model)->model;
+    owner->models[0] = shared->known.model;
     owner->n_models = 1;
     rf_wire_register_destroy(&owner);
-    free(*model);
-    *model = NULL;
+    free(shared);
+}
+
+/* Takes `fresh`. */
+static void put_model(struct rf_store *s, int i, struct rf_known_model *fresh)
+{
+    pthread_mutex_lock(&s->models_lock);
+    if (i == s->n_models) {
+        s->models = rf_realloc(s->models, (size_t)s->n_models + 1, sizeof(struct rf_known_model *));
+        s->models[s->n_models++] = NULL;
+    }
+    struct rf_known_model *old = s->models[i];
+    s->models[i] = fresh;
+    pthread_mutex_unlock(&s->models_lock);
+    rf_known_model_destroy(&old);
 }
 
 void rf_model_learn(struct rf_store *s, const struct rf_wire_model *model)
@@ -39,51 +69,51 @@ void rf_model_learn(struct rf_store *s, const struct rf_wire_model *model)
     int i = 0;
     while (i < s->n_models && strcmp(s->models[i]->model.name, model->name) != 0)
         i++;
-    if (i == s->n_models) {
-        s->models = rf_realloc(s->models, (size_t)s->n_models + 1, sizeof(struct rf_known_model *));
-        s->models[s->n_models++] = NULL;
-    }
-    rf_known_model_destroy(&s->models[i]);
-    s->models[i] = copy_model(model);
+    put_model(s, i, copy_model(model, i < s->n_models ? s->models[i]->n_alive : 0));
+    s->models_epoch = 0;
 }
+
+struct census {
+    const struct rf_store *s;
+    int *n_alive;                /* by model */
+};
 
 static void count_alive(void *ctx, struct rf_live_worker *w)
 {
-    struct rf_store *s = ctx;
+    const struct census *c = ctx;
     if (w->state != RF_WORKER_IDLE && w->state != RF_WORKER_DRAINING)
         return;
-    for (int i = 0; i < s->n_models; i++)
+    for (int i = 0; i < c->s->n_models; i++)
         for (int k = 0; k < w->reg->n_models; k++)
-            s->models[i]->n_alive += strcmp(s->models[i]->model.name, w->reg->models[k].name) == 0;
+            c->n_alive[i] += strcmp(c->s->models[i]->model.name, w->reg->models[k].name) == 0;
 }
 
-static void count_all_alive(struct rf_store *s)
+void rf_models_refresh(struct rf_store *s)
 {
+    uint64_t epoch = rf_sched_workers_epoch(s->sched);
+    if (s->models_epoch == epoch)
+        return;
+    s->models_epoch = epoch;
+    RF_AUTO(rf_free) int *n_alive = rf_new_array(int, (size_t)s->n_models);
+    struct census census = {s, n_alive};
+    rf_sched_each_worker(s->sched, count_alive, &census);
     for (int i = 0; i < s->n_models; i++)
-        s->models[i]->n_alive = 0;
-    rf_sched_each_worker(s->sched, count_alive, s);
-}
-
-static struct rf_known_model *snapshot(const struct rf_known_model *known)
-{
-    struct rf_known_model *copy = copy_model(&known->model);
-    copy->n_alive = known->n_alive;
-    return copy;
+        if (s->models[i]->n_alive != n_alive[i])
+            put_model(s, i, copy_model(&s->models[i]->model, n_alive[i]));
 }
 
 enum rf_code rf_store_model(struct rf_store *s, const char *name, struct rf_known_model **ret_model, struct rf_err *err)
 {
-    const struct rf_known_model *found = NULL;
+    struct rf_known_model *found = NULL;
     bool any = name == NULL || name[0] == '\0';
-    pthread_mutex_lock(&s->lock);
-    count_all_alive(s);
+    pthread_mutex_lock(&s->models_lock);
     for (int i = 0; i < s->n_models; i++)
         if (any ? found == NULL || (found->n_alive == 0 && s->models[i]->n_alive > 0)
                 : strcmp(s->models[i]->model.name, name) == 0)
             found = s->models[i];
     if (found != NULL)
-        *ret_model = snapshot(found);
-    pthread_mutex_unlock(&s->lock);
+        *ret_model = ref(found);
+    pthread_mutex_unlock(&s->models_lock);
     if (found == NULL)
         return any ? rf_fail(err, RF_ERR_NOT_FOUND, "no worker has registered a model yet")
                    : rf_fail(err, RF_ERR_NOT_FOUND, "no worker ever had a model '%.60s'", name);
@@ -92,13 +122,12 @@ enum rf_code rf_store_model(struct rf_store *s, const char *name, struct rf_know
 
 void rf_store_models(struct rf_store *s, struct rf_known_model ***ret_models, int *ret_n)
 {
-    pthread_mutex_lock(&s->lock);
-    count_all_alive(s);
+    pthread_mutex_lock(&s->models_lock);
     *ret_n = s->n_models;
     *ret_models = rf_new_array(struct rf_known_model *, (size_t)s->n_models);
     for (int i = 0; i < s->n_models; i++)
-        (*ret_models)[i] = snapshot(s->models[i]);
-    pthread_mutex_unlock(&s->lock);
+        (*ret_models)[i] = ref(s->models[i]);
+    pthread_mutex_unlock(&s->models_lock);
 }
 
 /* ---- workers ---- */

@@ -69,9 +69,14 @@ struct rf_store {
     struct rf_sched *sched;
     int64_t n_jobs[RF_JOB_STATE_COUNT];
     bool paused;
-    struct rf_known_model **models; /* by first registration */
-    int n_models;
     struct rf_expect *expect;       /* store_expect.h */
+
+    /* By first registration. Changed by the writer alone, under models_lock, which every submit takes: the lock above is
+     * held for as long as an op takes. */
+    pthread_mutex_t models_lock;
+    struct rf_known_model **models;
+    int n_models;
+    uint64_t models_epoch;          /* of the workers that n_alive counts; 0: count again */
 
     pthread_mutex_t readers_lock;
     struct rf_reader *readers[RF_READERS];
@@ -182,5 +187,7 @@ struct rf_live_worker *rf_worker_touch(struct rf_store *s, const char *id, int64
 void rf_readers_close(struct rf_store *s);
 /* Keeps the newest of each name in memory. */
 void rf_model_learn(struct rf_store *s, const struct rf_wire_model *model);
+/* Counts each model's workers anew if any came or went. The writer, or before there is one. */
+void rf_models_refresh(struct rf_store *s);
 
 #endif
