@@ -290,6 +290,9 @@ int main(int argc, char **argv)
         fputs(help, stderr);
         return 2;
     }
+    /* As in a farm: somebody has registered a model, so that a submit looks up its defaults. It never asks for work. */
+    char one[1][64];
+    rf_bench_workers(&b, "idle-", 1, one);
     rf_bench_header();
     for (; i < argc; i++) {
         char name[32];
