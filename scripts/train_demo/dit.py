@@ -1,39 +1,23 @@
-"""The Wan2.2 transformer (high and low expert alike), with LoRA side branches for training.
+"""The Wan2.2 transformer, high and low expert alike.
 
 Parameter names are those of the public checkpoints. Only one thing differs from a plain
 transcription: the 512 text rows are mostly one and the same padding vector, so attention to the
 padding is computed once and weighted by its count; the result is the same (see CrossAttention).
 """
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn import Linear
 
 HEAD = 128                           # one head is always this wide
 TEXT_LEN = 512                       # rows of text that cross-attention sees, padding included
 TIME_WIDTH = 256
 LORA_LINEARS = ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
                 "cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o", "ffn.0", "ffn.2")
-
-
-class Linear(nn.Linear):
-    """A Linear that can carry a LoRA branch: y += scale * up(down(x))."""
-    lora = None
-
-    def add_lora(self, rank, alpha):
-        self.lora = nn.ParameterDict({
-            "down": nn.Parameter(torch.randn(rank, self.in_features, device=self.weight.device)
-                                 / math.sqrt(self.in_features)),
-            "up": nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))})
-        self.lora_scale = alpha / rank
-        self.lora_on = True
-
-    def forward(self, x):
-        y = super().forward(x)
-        if self.lora is not None and self.lora_on:
-            y = y + self.lora_scale * F.linear(F.linear(x, self.lora["down"]), self.lora["up"])
-        return y
+LORA_RANK, LORA_ALPHA = 16, 8.0      # alpha / rank is not 1, as in the public 4-step LoRAs
 
 
 class RMSNorm(nn.Module):
@@ -57,6 +41,7 @@ def attention(q, k, v):
     return out
 
 
+@functools.lru_cache(32)
 def rope_table(frames, height, width, device):
     """(cos, sin) [tokens, 64]: pairs 0..21 turn with time, 22..42 with y, 43..63 with x."""
     def angles(count, pairs):
@@ -147,15 +132,12 @@ class Transformer(nn.Module):
         self._initialise()
 
     def _initialise(self):
-        """As the public model is initialised: the untrained network answers zero."""
+        """The untrained network answers zero, as the public one does."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
-        for module in (*self.text_embedding, *self.time_embedding):
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.head.head.weight)
 
     def time_features(self, t):
@@ -192,11 +174,3 @@ class Transformer(nn.Module):
         for i, block in enumerate(self.blocks):
             for name in LORA_LINEARS:
                 yield f"blocks.{i}.{name}", block.get_submodule(name)
-
-    def add_lora(self, rank, alpha):
-        for _, linear in self.lora_linears():
-            linear.add_lora(rank, alpha)
-
-    def use_lora(self, on):
-        for _, linear in self.lora_linears():
-            linear.lora_on = on

@@ -14,6 +14,13 @@ from .world import (COLOURS, GRADIENT, GROWTH, MOTIONS, RADIUS_MAX, RADIUS_MIN, 
                     TRAVEL_Y, TURN)
 
 SPAN = 80                            # speeds in world.py are per this many frames
+JITTER = {"share": 1.0}              # how freely places, sizes and shades vary; --jitter sets it
+
+
+def about(rng, low, high):
+    """A random number from the middle part of [low, high] that JITTER allows."""
+    half = (high - low) / 2 * JITTER["share"]
+    return rng.uniform((low + high) / 2 - half, (low + high) / 2 + half)
 
 
 def _limits(radius, width, height):
@@ -25,19 +32,19 @@ def _limits(radius, width, height):
 def _start(rng, scene, width, height):
     """First state of a text-only clip: upright, with room for two clips of travel."""
     direction = MOTIONS[scene.motion]
-    radius = SIZES[scene.size] * rng.uniform(0.94, 1.06)
+    radius = SIZES[scene.size] * about(rng, 0.94, 1.06)
     if scene.motion == "grow":
-        radius = rng.uniform(0.09, 0.12)
+        radius = about(rng, 0.09, 0.12)
     if scene.motion == "shrink":
-        radius = rng.uniform(0.28, 0.32)
+        radius = about(rng, 0.28, 0.32)
     near_x, near_y = _limits(radius, width, height)
     if direction is None:
         spread = 0.07 if scene.motion in ("grow", "shrink") else 0.17
-        return rng.uniform(0.5 - spread, 0.5 + spread), rng.uniform(0.5 - spread, 0.5 + spread), radius, 0.0
+        return about(rng, 0.5 - spread, 0.5 + spread), about(rng, 0.5 - spread, 0.5 + spread), radius, 0.0
     start = []
     for step, near in zip(direction, (near_x, near_y)):
-        edge = near + rng.uniform(0, 0.07)
-        start.append({1: edge, -1: 1 - edge, 0: rng.uniform(0.3, 0.7)}[step])
+        edge = near + about(rng, 0, 0.045)
+        start.append({1: edge, -1: 1 - edge, 0: about(rng, 0.3, 0.7)}[step])
     return start[0], start[1], radius, 0.0
 
 
@@ -56,7 +63,7 @@ def path(rng, scene, width, height, frames, begin="start", margin=0):
     "anywhere". `margin` extra frames come first: the end of the segment before.
     """
     x, y, radius, angle = (_anywhere if begin == "anywhere" else _start)(rng, scene, width, height)
-    speed = SPEEDS[scene.speed] * rng.uniform(0.95, 1.05) / SPAN
+    speed = SPEEDS[scene.speed] * about(rng, 0.95, 1.05) / SPAN
     dx, dy = MOTIONS[scene.motion] or (0, 0)
     grow = {"grow": GROWTH, "shrink": -GROWTH}.get(scene.motion, 0) * speed
     turn = {"turn": TURN, "turn-back": -TURN}.get(scene.motion, 0) * speed
@@ -75,7 +82,7 @@ def path(rng, scene, width, height, frames, begin="start", margin=0):
 
 def shade(rng, name):
     """A named colour as nobody mixes it twice the same, in 0..255."""
-    return [min(max(c + rng.uniform(-7, 7), 0), 255) for c in COLOURS[name]]
+    return [min(max(c + about(rng, -7, 7), 0), 255) for c in COLOURS[name]]
 
 
 def render(shape, states, colour, ground, width, height, device):

@@ -8,7 +8,7 @@ import torch
 from . import prompts
 
 VOCABULARY = 640                     # 4 control pieces, 256 bytes, the rest words and word parts
-ROWS = 40                            # training captions are cut to this many pieces, </s> included
+ROWS = 47                            # training captions are cut to this many pieces, </s> included
 
 
 def train(seed=0, captions=40000):

@@ -39,13 +39,15 @@ class CausalConv(nn.Conv3d):
     def forward(self, x):
         if self.size == 1:
             return super().forward(x)
+        if x.shape[2] == 1:                                        # a still picture meets only the last tap
+            return F.conv2d(x[:, :, 0], self.weight[:, :, 2], self.bias, padding=1).unsqueeze(2)
         if not FAST["stack"]:
             return super().forward(F.pad(x, (1, 1, 1, 1, 2, 0)))
-        batch, channels, frames = x.shape[:3]
-        x = F.pad(x, (0, 0, 0, 0, 2, 0)).transpose(1, 2)           # batch, frames, channels, ...
-        stacked = torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], 2).flatten(0, 1)
+        batch, frames = x.shape[0], x.shape[2]
+        x = F.pad(x, (0, 0, 0, 0, 2, 0)).permute(0, 2, 3, 4, 1)    # channels last, as they lie in memory
+        stacked = torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], 4).flatten(0, 1).permute(0, 3, 1, 2)
         weight = self.weight.transpose(1, 2).flatten(1, 2)         # out, 3 * in, 3, 3 in the same order
-        y = F.conv2d(stacked.contiguous(memory_format=torch.channels_last), weight, self.bias, padding=1)
+        y = F.conv2d(stacked, weight, self.bias, padding=1)
         return y.unflatten(0, (batch, frames)).transpose(1, 2)
 
 
@@ -64,7 +66,8 @@ class Norm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
 
     def forward(self, x):
-        return F.normalize(x.float(), dim=1).to(x.dtype) * (math.sqrt(x.shape[1]) * self.gamma).to(x.dtype)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp(min=1e-12)
+        return x * (math.sqrt(x.shape[1]) / length).to(x.dtype) * self.gamma.to(x.dtype)
 
 
 class Res(nn.Module):
@@ -174,7 +177,7 @@ class Vae(nn.Module):
 
     def encode(self, video):
         """[batch, 3, frames, h, w] in [-1, 1] to the raw mean [batch, 16, T, h/8, w/8]."""
-        return self.conv1(self.encoder(video))[:, :16]
+        return self.conv1(self.encoder(video.contiguous(memory_format=torch.channels_last_3d)))[:, :16]
 
     def decode(self, latent):
         return self.decoder(self.conv2(latent))

@@ -29,13 +29,13 @@ MOTIONS = {                         # direction of travel: x to the right, y dow
     "up-left": (-1, -1), "up-right": (1, -1), "down-left": (-1, 1), "down-right": (1, 1),
     "grow": None, "shrink": None, "turn": None, "turn-back": None, "still": None,
 }
-SIZES = {"small": 0.135, "normal": 0.165, "large": 0.20}      # radius as a share of the frame's height
+SIZES = {"small": 0.14, "normal": 0.175, "large": 0.205}      # radius as a share of the frame's height
 SIZE_WORDS = {"small": ["small", "little", "tiny"], "large": ["large", "big", "huge"], "normal": [""]}
-SPEEDS = {"slow": 0.6, "normal": 1.0, "fast": 1.35}
+SPEEDS = {"slow": 0.6, "normal": 1.0, "fast": 1.3}
 SPEED_WORDS = {"slow": ["slowly", "gently"], "fast": ["quickly", "fast", "rapidly"], "normal": [""]}
 
 # Per 80 frames (one 81-frame clip to the next). A second clip must have somewhere to go.
-TRAVEL_X, TRAVEL_Y = 0.33, 0.30     # share of the frame's width / height
+TRAVEL_X, TRAVEL_Y = 0.32, 0.25     # share of the frame's width / height
 GROWTH = 0.095                      # change of the radius, share of the frame's height
 TURN = math.radians(120)            # clockwise
 RADIUS_MIN, RADIUS_MAX = 0.06, 0.40

@@ -1,0 +1,114 @@
+"""Clips encoded once and kept on the device: what the transformer trains on.
+
+Because the autoencoder is causal, the first T latents of an 81-frame clip are exactly the latents
+of its first 4T-3 frames, so one bank serves every clip length.
+"""
+import torch
+
+from . import prompts, scene
+from .stage import autocast
+from .tokenizer import ROWS
+from .vae import normalise
+
+FRAMES = 81
+PHRASINGS = 8                        # captions drawn per scene
+SIZES = [(192, 128), (128, 192), (128, 128)]
+
+
+class Clips:
+    """Latents, captions and (for image-to-video) the encoded start picture with its grey tail."""
+
+    def __init__(self, latents, starts, ids, lengths):
+        self.latents, self.starts, self.ids, self.lengths = latents, starts, ids, lengths
+        self.count = len(latents)
+
+    def text(self, index, rng):
+        one = rng.index(PHRASINGS, len(index))
+        return self.ids[index, one], self.lengths[index, one]
+
+
+@torch.no_grad()
+def encode(vae, video, device):
+    with autocast(device):
+        return normalise(vae.encode(video))
+
+
+@torch.no_grad()
+def start_picture(vae, video, margin, rng, device):
+    """The first frame as the pipeline will hand it over: half of them have been through a decoder
+    (the end of the segment before), with a sampler's small errors, and all are rounded to 8 bits."""
+    clean = video[:, :, margin]
+    with autocast(device):
+        latent = vae.encode(video[:, :, :margin + 1]).float()
+        latent = latent + 0.1 * torch.rand(len(latent), 1, 1, 1, 1, generator=rng.device, device=device) \
+            * rng.randn_like(latent)
+        worn = vae.decode(latent)[:, :, -1].float()
+    keep = (torch.rand(len(video), 1, 1, 1, generator=rng.device, device=device) < 0.4).float()
+    picture = clean * keep + worn * (1 - keep)
+    return ((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+@torch.no_grad()
+def with_grey_tail(picture, frames):
+    video = torch.zeros(*picture.shape[:2], frames, *picture.shape[2:], device=picture.device)
+    video[:, :, 0] = picture
+    return video
+
+
+def build(vae, tokenizer, count, size, images, rng, device, frames=FRAMES, batch=16):
+    """`count` clips of one size; with `images`, clips that continue or begin from a picture."""
+    latents, starts, texts = [], [], []
+    margin = 12 if images else 0
+    for begin in range(0, count, batch):
+        scenes = [prompts.draw_scene(rng.python) for _ in range(min(batch, count - begin))]
+        modes = ["later", "later", "later", "anywhere", "anywhere", "start"] if images else "start"
+        video = scene.clips(rng.python, scenes, *size, frames, device, modes, margin)
+        latents.append(encode(vae, video[:, :, margin:], device).to(torch.bfloat16))
+        if images:
+            picture = start_picture(vae, video, margin, rng, device)
+            starts.append(encode(vae, with_grey_tail(picture, frames), device).to(torch.bfloat16))
+        for s in scenes:
+            texts += [prompts.caption(rng.python, s) for _ in range(PHRASINGS)]
+    ids, lengths = tokenizer.batch(texts)
+    return Clips(torch.cat(latents), torch.cat(starts) if images else None,
+                 ids.reshape(count, PHRASINGS, ROWS), lengths.reshape(count, PHRASINGS))
+
+
+STILLS = 8                           # single pictures per clip of the bank: they cost a hundredth
+
+
+class Bank:
+    """All sizes, text-only and image clips, and single pictures; draws mixed batches."""
+
+    def __init__(self, vae, tokenizer, scale, rng, device, log, frames=FRAMES):
+        self.sizes, self.weights = SIZES, [0.8, 0.1, 0.1]
+        self.groups = []
+        for size, weight in zip(SIZES, self.weights):
+            count = max(int(scale * weight), 2)
+            self.groups.append((build(vae, tokenizer, count, size, False, rng, device, frames),
+                                build(vae, tokenizer, max(count * 3 // 4, 1), size, True, rng, device, frames)))
+        self.stills = build(vae, tokenizer, scale * STILLS, SIZES[0], False, rng, device, 1, batch=256)
+        log(f"bank: {self.stills.count} pictures, {sum(a.count for a, _ in self.groups)} text clips, "
+            f"{sum(b.count for _, b in self.groups)} image clips of {frames} frames")
+
+    def batch(self, tokens, frames, rng, device, drop=0.1):
+        """(x0, condition [.., 20, ..], ids, lengths) with about `tokens` tokens of `frames` latents."""
+        which = rng.python.choices(range(len(self.groups)), self.weights)[0] if frames > 1 else 0
+        text_only, images = self.groups[which] if frames > 1 else (self.stills, self.stills)
+        frames = min(frames, text_only.latents.shape[2])
+        width, height = self.sizes[which]
+        count = max(tokens // (frames * (width // 16) * (height // 16)) // 2, 1)
+        parts = []
+        for clips in (text_only, images):
+            index = rng.index(clips.count, count)
+            x0 = clips.latents[index.to(device), :, :frames].float()
+            condition = torch.zeros(count, 20, *x0.shape[2:], device=device)
+            if clips.starts is not None:
+                condition[:, :4, 0] = 1
+                condition[:, 4:] = clips.starts[index.to(device), :, :frames].float()
+            parts.append((x0, condition, *clips.text(index, rng)))
+        x0, condition, ids, lengths = (torch.cat(part) for part in zip(*parts))
+        dropped = torch.rand(len(ids), generator=rng.cpu) < drop
+        ids[dropped], lengths[dropped] = 0, 1
+        ids[dropped, 0] = 1                                      # an empty prompt is </s> alone
+        return x0, condition, ids.to(device, non_blocking=True), lengths.to(device, non_blocking=True)

@@ -1,0 +1,113 @@
+"""The command line of scripts/train-demo: which stages to run, for how long, where."""
+import argparse
+import pathlib
+
+import torch
+
+from . import distil, evaluate, export, scene, tokenizer, train_dit, train_text, train_vae
+from .bank import Bank
+from .stage import COMPILE, Budget, Log, Rng
+
+RECIPE = ["vae=3.4", "text=1", "base=11", "high=2", "low=2.5", "lora-high=2", "lora-low=2.5", "export", "eval"]
+TOY = ["vae=3steps", "text=2steps", "base=3steps", "high=2steps", "low=2steps", "lora-high=2steps", "lora-low=2steps", "export", "eval"]
+ABOUT = f"""Trains the small model that ships in models/demo, from nothing but this folder's own pictures.
+
+Stages, in order, each with its budget in minutes of wall clock (or NNNsteps):
+  {' '.join(RECIPE)}
+Needs PyTorch, numpy and sentencepiece; meant for one large GPU (about 28 minutes in all).
+Checkpoints go to --work, so stages can be run one at a time: --stage base=5@0:0.5 runs the first
+half of the base schedule in 5 minutes, --stage base=5@0.5:1 the rest.
+The same seed and the same step counts draw the same scenes and captions and start from the same
+weights; GPU arithmetic itself does not repeat to the last bit."""
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", action="append", metavar="NAME[=BUDGET]", help="one stage; may be repeated")
+    parser.add_argument("--minutes", type=float, help="scale the whole recipe to so many minutes")
+    parser.add_argument("--toy", action="store_true", help="a few steps of everything, on any machine: seconds")
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/train-demo"), help="checkpoints")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("models/demo"), help="exported files")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=163840, help="tokens per training step")
+    parser.add_argument("--bank", type=int, default=2048, help="text-only clips to render and encode")
+    parser.add_argument("--prompts", type=int, default=64, help="held-out prompts for eval")
+    parser.add_argument("--jitter", type=float, default=0.5, help="how freely places, sizes and shades vary, 0..1")
+    parser.add_argument("--start-from", type=pathlib.Path, metavar="FOLDER",
+                        help="take autoencoder and tokenizer from an exported folder, e.g. models/demo")
+    parser.add_argument("--no-compile", action="store_true", help="do not use torch.compile on the GPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def stages(args):
+    if args.stage:
+        return args.stage
+    if args.toy or not args.minutes:
+        return TOY if args.toy else RECIPE
+    whole = sum(float(s.partition("=")[2] or 0) for s in RECIPE)
+    return [f"{s.partition('=')[0]}={float(s.partition('=')[2]) * args.minutes / whole}" if "=" in s else s
+            for s in RECIPE]
+
+
+def tokenizer_model(work, seed):
+    """Trained once, then kept with the checkpoints."""
+    path = work / "tokenizer.model"
+    if not path.exists():
+        path.write_bytes(tokenizer.train(seed))
+    return path.read_bytes()
+
+
+def bank_of(args, words, log):
+    """Encoded clips; kept in --work, because stages may run in separate calls."""
+    path = args.work / "bank.pt"
+    if path.exists():
+        return torch.load(path, map_location=args.device, weights_only=False)
+    coder = train_vae.load(args.work, args.device)
+    scale, frames = (1, 5) if args.toy else (args.bank, 81)
+    bank = Bank(coder, words, scale, Rng(args.seed, "bank", args.device), args.device, log, frames)
+    torch.save(bank, path)
+    log("bank saved")
+    return bank
+
+
+def main():
+    args = parse()
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = Log(args.work / "log.txt")
+    scene.JITTER["share"] = args.jitter
+    if args.device != "cpu":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        COMPILE["on"] = not args.no_compile
+        log(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+        train_vae.choose_convolution(args.device, log)
+    if args.start_from:
+        export.take_back(args.start_from, args.work)
+    proto = tokenizer_model(args.work, args.seed)
+    words, bank = tokenizer.Tokenizer(proto), None
+    tokens = 192 if args.toy else args.tokens
+    for wanted in stages(args):
+        name, _, amount = wanted.partition("=")
+        log(f"stage {wanted}")
+        if name in ("base", "high", "low", "lora-high", "lora-low") and bank is None:
+            bank = bank_of(args, words, log)
+        common = (args.work, args.seed)
+        rest = (bank, words, tokens, args.device, log)
+        if name == "vae":
+            train_vae.train(Budget(amount), *common, args.device, log, args.toy)
+        elif name == "text":
+            train_text.train(Budget(amount), *common, words, args.device, log)
+        elif name == "base":
+            train_dit.train_base(Budget(amount), *common, *rest)
+        elif name in ("high", "low"):
+            train_dit.train_expert(name, Budget(amount), *common, *rest)
+        elif name in ("lora-high", "lora-low"):
+            distil.train_lora(name[5:], Budget(amount), *common, *rest)
+        elif name == "export":
+            export.export(args.work, args.out, proto, log)
+        elif name == "eval":
+            toy = {"count": 2, "frames": 5} if args.toy else {"count": args.prompts}
+            evaluate.evaluate(args.out, args.work, seed=args.seed, device=args.device, log=log, **toy)
+        else:
+            raise SystemExit(f"unknown stage '{name}'; see --help")
