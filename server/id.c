@@ -9,9 +9,14 @@
 
 static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
+int64_t rf_id_first_row(int64_t now_ms)
+{
+    return (now_ms & ((INT64_C(1) << 43) - 1)) << COUNTER_BITS;
+}
+
 int64_t rf_id_next_row(int64_t last, int64_t now_ms)
 {
-    int64_t fresh = (now_ms & ((INT64_C(1) << 43) - 1)) << COUNTER_BITS;
+    int64_t fresh = rf_id_first_row(now_ms);
     return fresh > last ? fresh : last + 1;
 }
 

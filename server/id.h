@@ -16,6 +16,8 @@ struct rf_id {
 
 /* The next row number after `last` at time now_ms: larger than `last` whatever the clock says. */
 int64_t rf_id_next_row(int64_t last, int64_t now_ms);
+/* The least row number of that millisecond. */
+int64_t rf_id_first_row(int64_t now_ms);
 
 void rf_id_format(struct rf_id id, char ret_text[RF_JOB_ID_SIZE]);
 /* False when `text` is not a job id in exactly the form above. */

@@ -25,6 +25,7 @@ const struct rf_route rf_routes[] = {
     {RF_GET, RF_ROLE_USER, "/v1/videos/{id}/content", rf_content_handle, RF_BODY_NONE, 0, NULL, true},
     {RF_GET, RF_ROLE_USER, "/v1/videos/{id}/timings", rf_videos_timings, RF_BODY_NONE, 0, NULL, true},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/cancel", rf_videos_cancel, RF_BODY_NONE, 0, NULL, false},
+    {RF_POST, RF_ROLE_USER, "/v1/videos/retry", rf_videos_retry_all, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/retry", rf_videos_retry, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/priority", rf_videos_priority, RF_BODY_WHOLE, SMALL, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/remix", rf_remix_handle, RF_BODY_WHOLE, 256 << 10, NULL, false},

@@ -24,6 +24,7 @@
 #include "server/token.h"
 
 #define RF_MAX_BATCH 10000        /* jobs in one submit op */
+#define RF_QUEUE_LIST_MAX 5000    /* waiting jobs that are listed in the queue's order */
 #define RF_KEY_MAX 255            /* bytes of an idempotency key */
 
 enum rf_job_state { RF_JOB_QUEUED, RF_JOB_IN_PROGRESS, RF_JOB_COMPLETED, RF_JOB_FAILED, RF_JOB_CANCELLED, RF_JOB_STATE_COUNT };
@@ -295,6 +296,10 @@ struct rf_query {
     const char *text;             /* the prompt contains it (ASCII case is ignored) */
     const char *after;            /* id of the last job already seen */
     bool ascending;               /* default: newest first */
+    /* Instead: waiting jobs in the order of the queue, those of the first RF_QUEUE_LIST_MAX that the other filters let
+     * through (`states`, `text` and times are not looked at). The queue moves, so a page may repeat or skip. */
+    bool by_queue;
+    int64_t created_from_ms, created_to_ms; /* created in [from, to); to 0: no end */
     int limit;                    /* 0..1000 */
     unsigned with;
 };
@@ -304,7 +309,7 @@ struct rf_page {
     bool has_more;
 };
 void rf_page_destroy(struct rf_page **page);
-/*   RF_ERR_NOT_FOUND  `after` names no job */
+/*   RF_ERR_NOT_FOUND  `after` names no job; with by_queue: none that waits */
 enum rf_code rf_store_list(struct rf_store *s, const struct rf_query *query, struct rf_page **ret_page, struct rf_err *err);
 
 /*   RF_ERR_NOT_FOUND  no such job, or it has no such file (yet) */

@@ -36,7 +36,7 @@ static char *like_pattern(const char *text)
     return t.text;
 }
 
-/* The rows of one page. ?1 after-row, ?2 limit, ?3 user, ?4 model, ?5 pattern. Jobs of one state are read off its index;
+/* The rows of one page. ?1 after-row, ?2 limit, ?3 user, ?4 model, ?5 pattern, ?6 the row where it ends. Jobs of one state are read off its index;
  * several states are several such reads merged, for an index scan over "state IN" would have to sort them all. */
 static char *page_sql(const struct rf_query *query)
 {
@@ -54,7 +54,7 @@ static char *page_sql(const struct rf_query *query)
         rf_text_add(&t, first ? "SELECT row FROM (" : " UNION ALL SELECT row FROM (");
         rf_text_add(&t, "SELECT row FROM jobs WHERE ");
         rf_text_add(&t, head);
-        rf_text_add(&t, query->ascending ? " AND row > ?1" : " AND row < ?1");
+        rf_text_add(&t, query->ascending ? " AND row > ?1 AND row < ?6" : " AND row < ?1 AND row >= ?6");
         if (query->user != NULL)
             rf_text_add(&t, by_user ? " AND user = ?3 AND user <> ''" : " AND user = ?3");
         if (query->model != NULL)
@@ -75,6 +75,12 @@ static char *page_sql(const struct rf_query *query)
     return t.text;
 }
 
+/* The first row that was created too late; rows begin with the time (server/id.h). */
+static int64_t end_row(const struct rf_query *query)
+{
+    return query->created_to_ms > 0 ? rf_id_first_row(query->created_to_ms) : INT64_MAX;
+}
+
 static enum rf_code read_rows(struct rf_reader *r, const struct rf_query *query, int64_t after, int limit, int64_t *rows,
                               int *ret_n, struct rf_err *err)
 {
@@ -88,6 +94,7 @@ static enum rf_code read_rows(struct rf_reader *r, const struct rf_query *query,
     rf_bind_text(q, 3, query->user);
     rf_bind_text(q, 4, query->model);
     rf_bind_text(q, 5, pattern);
+    sqlite3_bind_int64(q, 6, query->ascending ? end_row(query) : rf_id_first_row(query->created_from_ms));
     int rc;
     *ret_n = 0;
     while ((rc = sqlite3_step(q)) == SQLITE_ROW)
@@ -100,7 +107,8 @@ static enum rf_code read_rows(struct rf_reader *r, const struct rf_query *query,
 static enum rf_code find_after(struct rf_reader *r, const struct rf_query *query, int64_t *ret_after, struct rf_err *err)
 {
     struct rf_id id;
-    *ret_after = query->ascending ? 0 : INT64_MAX;
+    int64_t start = query->ascending ? rf_id_first_row(query->created_from_ms) - 1 : end_row(query);
+    *ret_after = start;
     if (query->after == NULL)
         return RF_OK;
     bool there = false;
@@ -108,7 +116,8 @@ static enum rf_code find_after(struct rf_reader *r, const struct rf_query *query
         sqlite3_stmt *q = rf_reader_sql(r, READ_TAIL);
         sqlite3_bind_int64(q, 1, id.row);
         there = sqlite3_step(q) == SQLITE_ROW && (uint64_t)sqlite3_column_int64(q, 0) == id.tail;
-        *ret_after = id.row;
+        bool beyond = query->ascending ? id.row < start : id.row > start;
+        *ret_after = beyond ? start : id.row;
     }
     return there ? RF_OK : rf_fail(err, RF_ERR_NOT_FOUND, "after: there is no job '%.40s'", query->after);
 }
@@ -116,10 +125,11 @@ static enum rf_code find_after(struct rf_reader *r, const struct rf_query *query
 static enum rf_code fill_page(struct rf_store *s, struct rf_reader *r, const struct rf_query *query, struct rf_page *page,
                               struct rf_err *err)
 {
-    int64_t after, rows[MAX_LIMIT + 1];
+    int64_t after = 0, rows[MAX_LIMIT + 1];
     int limit = query->limit < 0 ? 0 : query->limit > MAX_LIMIT ? MAX_LIMIT : query->limit, n = 0;
-    enum rf_code rc = find_after(r, query, &after, err);
-    if (rc == RF_OK)
+    enum rf_code rc = query->by_queue ? rf_read_queue_rows(s, query, limit + 1, rows, &n, err)
+                                      : find_after(r, query, &after, err);
+    if (rc == RF_OK && !query->by_queue)
         rc = read_rows(r, query, after, limit + 1, rows, &n, err);
     page->has_more = n > limit;
     page->jobs = rf_new_array(struct rf_job *, (size_t)limit);

@@ -61,14 +61,28 @@ static enum rf_code read_states(const char *text, unsigned *ret_states, struct r
     return RF_OK;
 }
 
+/* Unix seconds to milliseconds, both ends "at or after" and "before". */
+static enum rf_code read_created(const struct rf_params *p, int64_t *ret_from_ms, int64_t *ret_to_ms, struct rf_err *err)
+{
+    enum rf_code rc = rf_params_int(p, "created_after", 0, INT32_MAX * 4LL, 0, ret_from_ms, err);
+    if (rc == RF_OK)
+        rc = rf_params_int(p, "created_before", 0, INT32_MAX * 4LL, 0, ret_to_ms, err);
+    *ret_from_ms *= 1000;
+    *ret_to_ms *= 1000;
+    return rc;
+}
+
 static enum rf_code read_list_query(struct rf_call *c, struct rf_query *ret_query, struct rf_err *err)
 {
-    static const char *const known[] = {"status", "user", "q", "model", "after", "limit", "order", NULL};
+    static const char *const known[] = {"status", "user", "q", "model", "created_after", "created_before", "after", "limit",
+                                        "order", NULL};
     const struct rf_params *p = &c->query;
-    int64_t limit = 0;
+    int64_t limit = 0, from = 0, to = 0;
     enum rf_code rc = rf_params_only(p, known, err);
     if (rc == RF_OK)
         rc = rf_params_int(p, "limit", 0, 1000, 20, &limit, err);
+    if (rc == RF_OK)
+        rc = read_created(p, &from, &to, err);
     *ret_query = (struct rf_query){
         .user = rf_params_get(p, "user"),
         .model = rf_params_get(p, "model"),
@@ -76,6 +90,8 @@ static enum rf_code read_list_query(struct rf_call *c, struct rf_query *ret_quer
         .after = rf_params_get(p, "after"),
         .limit = (int)limit,
         .with = RF_WITH_ALL,
+        .created_from_ms = from,
+        .created_to_ms = to,
     };
     const char *owner = rf_auth_owner(c);
     if (rc == RF_OK && owner != NULL && ret_query->user != NULL && strcmp(owner, ret_query->user) != 0)
@@ -84,9 +100,16 @@ static enum rf_code read_list_query(struct rf_call *c, struct rf_query *ret_quer
         ret_query->user = owner;
     const char *order = rf_params_get(p, "order");
     ret_query->ascending = order != NULL && strcmp(order, "asc") == 0;
-    if (rc == RF_OK && order != NULL && !ret_query->ascending && strcmp(order, "desc") != 0)
-        rc = rf_fail(err, RF_ERR_INVALID, "query parameter 'order' must be asc or desc");
-    return rc == RF_OK ? read_states(rf_params_get(p, "status"), &ret_query->states, err) : rc;
+    ret_query->by_queue = order != NULL && strcmp(order, "queue") == 0;
+    if (rc == RF_OK && order != NULL && !ret_query->ascending && !ret_query->by_queue && strcmp(order, "desc") != 0)
+        rc = rf_fail(err, RF_ERR_INVALID, "query parameter 'order' must be asc, desc or queue");
+    if (rc == RF_OK)
+        rc = read_states(rf_params_get(p, "status"), &ret_query->states, err);
+    bool narrow = ret_query->states == 1u << RF_JOB_QUEUED && ret_query->text == NULL && from == 0 && to == 0;
+    if (rc == RF_OK && ret_query->by_queue && !narrow)
+        rc = rf_fail(err, RF_ERR_INVALID, "query parameter 'order': queue goes with status=queued, and with user and model "
+                     "as the only other filters");
+    return rc;
 }
 
 static void answer_list(struct rf_call *c)

@@ -10,6 +10,7 @@ void rf_videos_get(struct rf_call *c);
 void rf_videos_delete(struct rf_call *c);
 void rf_videos_cancel(struct rf_call *c);
 void rf_videos_retry(struct rf_call *c);
+void rf_videos_retry_all(struct rf_call *c);
 void rf_videos_priority(struct rf_call *c);
 void rf_videos_timings(struct rf_call *c);
 /* GET /v1/timings: the timings of all finished jobs, CSV. */

@@ -138,6 +138,7 @@ def test_every_answer_is_as_described(client, worker):
     ask("get", one + "/timings", client.get("/v1/videos/%s/timings" % id))
     ask("get", one + "/timings", client.get("/v1/videos/%s/timings?format=csv" % id))
     ask("post", one + "/remix", client.post("/v1/videos/%s/remix" % id, {"prompt": "y"}))
+    ask("post", "/v1/videos/retry", client.post("/v1/videos/retry"))
     ask("get", "/v1/models", client.get("/v1/models"))
     ask("get", "/v1/workers", client.get("/v1/workers"))
     ask("post", "/v1/workers/{id}/drain", client.post("/v1/workers/%s/drain" % worker.id))
