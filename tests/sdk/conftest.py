@@ -49,7 +49,8 @@ class Node:
         self.port = None
 
     def __call__(self, code, args=None, port=None, **options):
-        call = {"code": code, "args": args or {}, "baseURL": "http://127.0.0.1:%d/v1" % (port or self.port), "options": options}
+        url = "http://127.0.0.1:%d/v1" % (port or self.port)
+        call = {"code": code, "args": args or {}, "baseURL": url, "options": options}
         self.process.stdin.write(json.dumps(call) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -66,7 +67,7 @@ class Node:
 
 class LossyProxy:
     """Passes bytes on to the server, and loses the answers to the next `losses` requests that begin with `losing`: the
-    connection is cut once the server has answered, which it does only after the commit. `before_cut` runs in between."""
+    connection is cut once the server has answered, which it does only after the commit. `before_cut` runs before."""
 
     def __init__(self, port):
         self.port_behind = port

@@ -1,7 +1,8 @@
 """Puts the pinned npm package `openai` into a folder under the build folder, once.
 
-With npm it is `npm ci`; Debian's npm brings 350 packages with it, so without npm the one tarball that package-lock.json names
-is fetched here, from the registry that npm_config_registry names or the public one, and checked against the lock's sha512.
+With npm it is `npm ci`. Debian's npm brings 350 packages with it, so without npm the one tarball that package-lock.json
+names is fetched here, from the registry that npm_config_registry names or the public one, and held against the lock's
+sha512.
 SPDX-License-Identifier: Apache-2.0
 """
 import base64
@@ -62,7 +63,8 @@ def with_npm(folder):
 def with_tarball(folder, registry):
     version, sha512 = pinned()
     try:
-        with urllib.request.urlopen("%s/openai/-/openai-%s.tgz" % (registry.rstrip("/"), version), timeout=60) as answer:
+        address = "%s/openai/-/openai-%s.tgz" % (registry.rstrip("/"), version)
+        with urllib.request.urlopen(address, timeout=60) as answer:
             data = answer.read()
     except urllib.error.HTTPError:
         raise

@@ -10,8 +10,8 @@ import pytest
 from conftest import SdkError, farm
 
 CREATE = "return client.videos.create({prompt: 'a red circle moves left'})"
-STOCK_KEYS = {"id", "object", "model", "status", "progress", "created_at", "completed_at", "expires_at", "prompt", "size",
-              "seconds", "remixed_from_video_id", "error"}
+STOCK_KEYS = {"id", "object", "model", "status", "progress", "created_at", "completed_at", "expires_at", "prompt",
+              "size", "seconds", "remixed_from_video_id", "error"}
 
 
 def jobs(client):
@@ -37,8 +37,8 @@ def test_a_prompt_alone_becomes_a_video_object_with_every_stock_key(sdk, worker)
 
 
 def test_our_own_fields_go_through_the_stock_create(sdk, worker):
-    video = sdk("""return client.videos.create({prompt: 'zwölf röte Kreise', seconds: '10', size: '64x80', fps: 16, seed: 7,
-                   loras: [{name: 'demo_4steps', strength: 0.5}], user: 'ann', priority: 3})""")
+    video = sdk("""return client.videos.create({prompt: 'zwölf röte Kreise', seconds: '10', size: '64x80', fps: 16,
+                   seed: 7, loras: [{name: 'demo_4steps', strength: 0.5}], user: 'ann', priority: 3})""")
     assert video["seconds"] == "10.0625" and video["size"] == "64x80" and video["prompt"] == "zwölf röte Kreise"
     assert (video["fps"], video["seed"], video["user"], video["priority"]) == (16, 7, "ann", 3)
     assert video["loras"] == [{"name": "demo_4steps", "strength": 0.5}]
@@ -83,7 +83,8 @@ def test_every_variant_downloads_with_its_type(sdk, worker):
     worker.work_all()
     for variant, name, kind in (("video", "video.mp4", "video/mp4"), ("thumbnail", "thumbnail.webp", "image/webp"),
                                 ("spritesheet", "spritesheet.webp", "image/webp"), (None, "video.mp4", "video/mp4")):
-        got = sdk("""const response = await client.videos.downloadContent(args.id, args.variant ? {variant: args.variant} : {});
+        got = sdk("""const wanted = args.variant ? {variant: args.variant} : {};
+                     const response = await client.videos.downloadContent(args.id, wanted);
                      const bytes = Buffer.from(await response.arrayBuffer());
                      return {type: response.headers.get('content-type'), bytes: bytes.toString('base64')}""",
                   {"id": id, "variant": variant})
@@ -97,7 +98,8 @@ def test_a_list_is_walked_over_its_pages(sdk, client, worker):
     ids = [client.create(prompt="clip %d" % i)["id"] for i in range(7)]
     walked = """const ids = [], pages = [];
                 for await (const video of client.videos.list(args.query)) ids.push(video.id);
-                for await (const page of (await client.videos.list(args.query)).iterPages()) pages.push(page.data.length);
+                const first = await client.videos.list(args.query);
+                for await (const page of first.iterPages()) pages.push(page.data.length);
                 return {ids, pages}"""
     assert sdk(walked, {"query": {"limit": 3}}) == {"ids": ids[::-1], "pages": [3, 3, 1]}
     assert sdk(walked, {"query": {"limit": 3, "order": "asc"}}) == {"ids": ids, "pages": [3, 3, 1]}
@@ -146,7 +148,8 @@ def test_a_failed_and_a_cancelled_video_are_no_http_errors(sdk, client, worker):
 
 @pytest.mark.parametrize("fields, param", [
     ("{prompt: ''}", "prompt"), ("{}", "prompt"), ("{prompt: 'x', model: 'sora-2'}", "model"),
-    ("{prompt: 'x', seconds: 'soon'}", "seconds"), ("{prompt: 'x', size: '1x1'}", "size"), ("{prompt: 'x', nonsense: 1}", "nonsense"),
+    ("{prompt: 'x', seconds: 'soon'}", "seconds"), ("{prompt: 'x', size: '1x1'}", "size"),
+    ("{prompt: 'x', nonsense: 1}", "nonsense"),
     ("{prompt: 'x', input_reference: {file_id: 'file-1'}}", "input_reference")])
 def test_what_is_wrong_arrives_as_a_bad_request_that_names_the_field(sdk, client, worker, fields, param):
     error = thrown(sdk, "return client.videos.create(%s)" % fields)
@@ -191,11 +194,13 @@ def test_a_full_queue_is_a_rate_limit_error_with_a_time_to_wait(server, node, wo
 # ---- sending twice ----
 
 @pytest.mark.parametrize("losses", [1, 2])
-@pytest.mark.parametrize("fields", ["prompt: 'x'", "prompt: 'x', input_reference: await toFile(Buffer.from(args.image, 'base64'), 'a.png')"],
-                         ids=["prompt", "image"])
+@pytest.mark.parametrize("fields", [
+    "prompt: 'x'", "prompt: 'x', input_reference: await toFile(Buffer.from(args.image, 'base64'), 'a.png')"],
+    ids=["prompt", "image"])
 def test_a_create_whose_answer_is_lost_makes_one_job(sdk, client, proxy, worker, fields, losses):
     proxy.losses = losses
-    video = sdk("return client.videos.create({%s})" % fields, {"image": base64.b64encode(farm.PNG).decode()}, port=proxy.port)
+    args = {"image": base64.b64encode(farm.PNG).decode()}
+    video = sdk("return client.videos.create({%s})" % fields, args, port=proxy.port)
     assert [video["id"]] == [job["id"] for job in jobs(client)]
     assert len(proxy.requests) == losses + 1 and b"retry-count: %d" % losses in proxy.requests[-1].lower()
 
