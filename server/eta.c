@@ -15,7 +15,7 @@
 struct known {
     int kind;
     char *model;
-    struct rf_fit pass, smoothing, rest;
+    struct rf_fit pass, image, smoothing, rest;
     double load[N_LOADS];
     int n_loads, next_load;
 };
@@ -90,7 +90,8 @@ static struct known *find_or_add(struct rf_eta *e, int kind, const char *model)
 int rf_eta_passes(int n_steps, int switch_step, double guidance_low, double guidance_high)
 {
     int n_high = switch_step < n_steps ? switch_step : n_steps;
-    return n_high * (fabs(guidance_high - 1) > 1e-6 ? 2 : 1) + (n_steps - n_high) * (fabs(guidance_low - 1) > 1e-6 ? 2 : 1);
+    int per_high = fabs(guidance_high - 1) > 1e-6 ? 2 : 1, per_low = fabs(guidance_low - 1) > 1e-6 ? 2 : 1;
+    return n_high * per_high + (n_steps - n_high) * per_low;
 }
 
 double rf_eta_tokens(const struct rf_eta_work *w)
@@ -98,7 +99,8 @@ double rf_eta_tokens(const struct rf_eta_work *w)
     return ((w->n_frames - 1) / 4 + 1) * (w->width / 16.0) * (w->height / 16.0);
 }
 
-void rf_eta_learn(struct rf_eta *e, int kind, const char *model, const struct rf_eta_work *w, const struct rf_eta_taken *t)
+void rf_eta_learn(struct rf_eta *e, int kind, const char *model, const struct rf_eta_work *w,
+                  const struct rf_eta_taken *t)
 {
     double n = rf_eta_tokens(w);
     if (kind < 0 || kind >= e->n_kinds || !(t->all > 0))
@@ -111,7 +113,9 @@ void rf_eta_learn(struct rf_eta *e, int kind, const char *model, const struct rf
         return;
     struct known *k = find_or_add(e, kind, model);
     rf_fit_add(&k->pass, n, t->passes / w->n_passes);
-    rf_fit_add(&k->rest, n, fmax(t->all - t->passes - t->load - t->smoothing, 0));
+    rf_fit_add(&k->rest, n, fmax(t->all - t->passes - t->load - t->image - t->smoothing, 0));
+    if (t->image > 0)
+        rf_fit_add(&k->image, n, t->image);
     if (t->smoothing > 0)
         rf_fit_add(&k->smoothing, n, t->smoothing);
     k->load[k->next_load] = t->load;
@@ -151,13 +155,15 @@ bool rf_eta_guess(struct rf_eta *e, int kind, const char *model, const struct rf
         return true;
     }
     struct known *k = find(e, kind, model);
-    struct rf_guess pass, rest, smoothing = {0};
+    struct rf_guess pass, rest, image = {0}, smoothing = {0};
     if (k == NULL || !rf_fit_at(&k->pass, n, &pass) || !rf_fit_at(&k->rest, n, &rest))
         return false;
     double load = usual_load(k);
+    if (w->image)
+        rf_fit_at(&k->image, n, &image);
     if (w->fps > 16)
         rf_fit_at(&k->smoothing, n, &smoothing);
-    ret->seconds = load + w->n_passes * pass.seconds + rest.seconds + smoothing.seconds;
-    ret->error = w->n_passes * pass.error + rest.error + smoothing.error;
+    ret->seconds = load + w->n_passes * pass.seconds + rest.seconds + image.seconds + smoothing.seconds;
+    ret->error = w->n_passes * pass.error + rest.error + image.error + smoothing.error;
     return true;
 }

@@ -2,6 +2,7 @@
  *
  * A kind is a device with its precision; two of one kind are the same to us. A segment's time is the sum of
  *     passes      forward passes of the transformer times the seconds of one, a + b n + c n^2 over n tokens
+ *     the image   reading the one it starts from, if any; linear
  *     smoothing   interpolation to 32 fps, when asked for; linear
  *     the rest    text, decoding, encoding, files, and all that nobody timed: the lease's time less the above; linear
  *     loading     the usual one: nothing once a worker keeps its weights, much where every segment swaps experts
@@ -28,7 +29,7 @@ int rf_eta_passes(int n_steps, int switch_step, double guidance_low, double guid
 
 /* What a task is, as far as its time depends on it. n_frames: of the segment; of the whole clip when assembling. */
 struct rf_eta_work {
-    bool assemble;
+    bool assemble, image;        /* image: starts from one, as every segment but the first does */
     int width, height, n_frames, fps, n_passes;
 };
 double rf_eta_tokens(const struct rf_eta_work *work);
@@ -36,7 +37,7 @@ double rf_eta_tokens(const struct rf_eta_work *work);
 /* What it took. Seconds; 0 where nothing was reported. */
 struct rf_eta_taken {
     double all;                  /* from lease to report */
-    double load, passes, smoothing;
+    double load, image, passes, smoothing;
 };
 void rf_eta_learn(struct rf_eta *e, int kind, const char *model, const struct rf_eta_work *work,
                   const struct rf_eta_taken *taken);

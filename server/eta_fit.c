@@ -210,8 +210,8 @@ bool rf_fit_at(struct rf_fit *f, double n, struct rf_guess *ret)
         return false;
     if (!f->fitted)
         fit(f);
-    /* Five measurements say little about the spread of the sixth. From one length to one k times as long the truth may be
-     * anything between k and k^2 times; three lengths show which. */
+    /* Five measurements say little about the spread of the sixth. From one length to one k times as long the truth may
+     * be anything between k and k^2 times; three lengths show which. */
     double few = 0.5 / rf_fit_count(f), far = outside(f, n) * (f->n_cells < 3 ? 0.5 : 0.15);
     ret->seconds = f->a + f->b * n + f->c * n * n;
     ret->error = ret->seconds * (f->spread + few + far);

@@ -1,5 +1,5 @@
-/* Playing the queue forward; see eta_queue.h. Events are moments at which a task ends or a backoff does; at each, whoever
- * has nothing to do is served.
+/* Playing the queue forward; see eta_queue.h. Events are moments at which a task ends or a backoff does; at each,
+ * whoever has nothing to do is served.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/eta_queue.h"
 
@@ -133,14 +133,15 @@ int rf_queue_task_frames(const struct rf_queue_job *job)
     return assembling(job) ? job->work.n_frames : segment_frames(job, job->task);
 }
 
-/* Only the bucket's first job is asked: those behind it that are shorter wait with it. The scheduler would look further;
- * it matters where one user mixes clips too long for some workers with shorter ones. */
+/* Only the bucket's first job is asked: those behind it that are shorter wait with it. The scheduler would look
+ * further; it matters where one user mixes clips too long for some workers with shorter ones. */
 static bool can_run(const struct run *r, int class, const struct bucket *b)
 {
     const struct rf_queue_fit *fit = &r->q->fit[class * r->q->n_lanes + b->lane];
     if (b->lane == 0)
         return true;
-    return (b->weights == 0 || b->weights == fit->weights) && segment_frames(&r->q->jobs[b->jobs[0]], 0) <= fit->max_frames;
+    bool same = b->weights == 0 || b->weights == fit->weights;
+    return same && segment_frames(&r->q->jobs[b->jobs[0]], 0) <= fit->max_frames;
 }
 
 /* Whether a is served before b; as in schedule.c. */

@@ -16,7 +16,7 @@
 /* What one class of workers makes of one lane of jobs. */
 struct rf_queue_fit {
     int max_frames;              /* of a segment; 0: cannot run it */
-    int weights;                 /* number of the model's weights at this precision; segments of a job do not mix them */
+    int weights;                 /* number of weights at a precision; segments of a job do not mix them */
 };
 
 struct rf_queue_job {

@@ -1,5 +1,5 @@
-/* POST /v1/videos/retry: all failed (or cancelled) jobs once more. The jobs are listed first and then posted together, so
- * that they share commits; one that somebody else retries or deletes meanwhile is passed over.
+/* POST /v1/videos/retry: all failed (or cancelled) jobs once more. The jobs are listed first and then posted together,
+ * so that they share commits; one that somebody else retries or deletes meanwhile is passed over.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/videos.h"
 

@@ -1,12 +1,6 @@
-/* When jobs will start and end; see store_expect.h.
- *
- * Locks: the store's lock covers queue, workers, forecast and what waits to be learned; curves_lock covers the curves.
- * They are never held together, so that a reader who computes keeps no writer waiting.
+/* When jobs will start and end; see store_expect.h. Locks are explained in store_expect_private.h.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "server/store_expect.h"
-
-#include "server/eta_queue.h"
-#include "server/store_reader.h"
+#include "server/store_expect_private.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,34 +8,13 @@
 #define FRESH_MS 1000
 #define FRONT 1000               /* waiting jobs played forward; those behind follow at their rate */
 #define MAX_TASKS 20000          /* given out in one forecast: some 10 ms */
-#define MAX_UNLEARNED 512
-#define LOAD_JOBS 1000
 #define LEAST_KNOWN_FRACTION 0.05 /* of a task done, before its own pace is worth anything */
-
-/* Workers that registered the same device and models. Never freed before the store, so others may point into it. */
-struct class {
-    char *device_kind, *device_name, *precision;
-    struct class_model {
-        char *name, *hash;
-        int max_frames, weights;
-    } *models;
-    int n_models;
-    int kind;                    /* rf_eta_kind(); -1: not looked up. Under curves_lock */
-    int n_serving, n_idle;       /* as of the newest copy */
-};
-
-struct lesson {
-    struct class *class;
-    const char *model;
-    struct rf_eta_work work;
-    struct rf_eta_taken taken;
-};
 
 struct expected {
     int64_t row, start_ms, end_ms, error_ms;
 };
 
-struct forecast {
+struct rf_forecast {
     int64_t made_ms;
     bool paused, whole;          /* whole: every ready job was played */
     struct expected *jobs;       /* by row */
@@ -49,18 +22,6 @@ struct forecast {
     double *starts;              /* seconds from made_ms, rising */
     int n_starts;
     double free_s;
-};
-
-struct rf_expect {
-    pthread_mutex_t curves_lock;
-    struct rf_eta *curves;
-    struct class **classes;
-    int n_classes, n_weights;
-    struct lesson lessons[MAX_UNLEARNED];
-    int n_lessons;
-    uint64_t n_copies;
-    bool busy;                   /* somebody is making the next one */
-    struct forecast *forecast;
 };
 
 struct rf_expect *rf_expect_create(void)
@@ -71,7 +32,7 @@ struct rf_expect *rf_expect_create(void)
     return e;
 }
 
-static void forecast_destroy(struct forecast **f)
+static void forecast_destroy(struct rf_forecast **f)
 {
     if (*f == NULL)
         return;
@@ -85,195 +46,11 @@ void rf_expect_destroy(struct rf_expect **expect)
     struct rf_expect *e = *expect;
     if (e == NULL)
         return;
-    for (int i = 0; i < e->n_classes; i++) {
-        struct class *c = e->classes[i];
-        for (int k = 0; k < c->n_models; k++) {
-            free(c->models[k].name);
-            free(c->models[k].hash);
-        }
-        free(c->models);
-        free(c->device_kind);
-        free(c->device_name);
-        free(c->precision);
-        free(c);
-    }
-    free(e->classes);
+    rf_classes_free(e);
     forecast_destroy(&e->forecast);
     rf_eta_destroy(&e->curves);
     pthread_mutex_destroy(&e->curves_lock);
     rf_free(expect);
-}
-
-/* ---- classes ---- */
-
-static bool same(const struct class *c, const struct rf_wire_register *reg)
-{
-    if (c->n_models != reg->n_models || strcmp(c->device_kind, reg->device_kind) != 0 ||
-        strcmp(c->device_name, reg->device_name) != 0 || strcmp(c->precision, reg->precision) != 0)
-        return false;
-    for (int i = 0; i < c->n_models; i++)
-        if (strcmp(c->models[i].name, reg->models[i].name) != 0 || strcmp(c->models[i].hash, reg->models[i].hash) != 0 ||
-            c->models[i].max_frames != reg->models[i].max_segment_frames)
-            return false;
-    return true;
-}
-
-/* The same weights at the same precision have one number, whoever has them. */
-static int weights_number(struct rf_expect *e, const char *precision, const char *hash)
-{
-    for (int i = 0; i < e->n_classes; i++)
-        for (int k = 0; strcmp(e->classes[i]->precision, precision) == 0 && k < e->classes[i]->n_models; k++)
-            if (strcmp(e->classes[i]->models[k].hash, hash) == 0)
-                return e->classes[i]->models[k].weights;
-    return ++e->n_weights;
-}
-
-static struct class *class_of(struct rf_expect *e, struct rf_live_worker *w)
-{
-    if (w->class > 0)
-        return e->classes[w->class - 1];
-    int i = 0;
-    while (i < e->n_classes && !same(e->classes[i], w->reg))
-        i++;
-    w->class = i + 1;
-    if (i < e->n_classes)
-        return e->classes[i];
-    struct class *c = rf_new(struct class);
-    *c = (struct class){.device_kind = rf_strdup(w->reg->device_kind), .device_name = rf_strdup(w->reg->device_name),
-                        .precision = rf_strdup(w->reg->precision), .n_models = w->reg->n_models, .kind = -1,
-                        .models = rf_new_array(struct class_model, (size_t)w->reg->n_models + 1)};
-    for (int k = 0; k < c->n_models; k++) {
-        const struct rf_wire_model *m = &w->reg->models[k];
-        c->models[k] = (struct class_model){rf_strdup(m->name), rf_strdup(m->hash), m->max_segment_frames,
-                                            weights_number(e, c->precision, m->hash)};
-    }
-    e->classes = rf_realloc(e->classes, (size_t)e->n_classes + 1, sizeof(struct class *));
-    e->classes[e->n_classes++] = c;
-    return c;
-}
-
-static const struct class_model *model_for(const struct class *c, const struct rf_lane *lane)
-{
-    if (lane->precision[0] != '\0' && strcmp(lane->precision, c->precision) != 0)
-        return NULL;
-    for (int i = 0; i < c->n_models; i++)
-        if ((lane->model[0] == '\0' || strcmp(lane->model, c->models[i].name) == 0) &&
-            (lane->hash[0] == '\0' || strcmp(lane->hash, c->models[i].hash) == 0))
-            return &c->models[i];
-    return NULL;
-}
-
-/* ---- learning ---- */
-
-static int task_frames(const struct rf_live_job *job, int task)
-{
-    struct rf_queue_job q = {.task = task, .n_tasks = job->n_tasks, .work.n_frames = job->n_frames};
-    return rf_queue_task_frames(&q);
-}
-
-static struct rf_eta_work work_of(const struct rf_live_job *job)
-{
-    return (struct rf_eta_work){.width = job->width, .height = job->height, .n_frames = job->n_frames, .fps = job->fps,
-                                .n_passes = job->n_passes};
-}
-
-static bool add_taken(void *ctx, const struct rf_wire_timing *t)
-{
-    struct rf_eta_taken *taken = ctx;
-    if (strcmp(t->stage, "high_noise") == 0 || strcmp(t->stage, "low_noise") == 0)
-        taken->passes += t->seconds;
-    else if (strcmp(t->stage, "load") == 0)
-        taken->load += t->seconds;
-    else if (strcmp(t->stage, "interpolate") == 0)
-        taken->smoothing += t->seconds;
-    return true;
-}
-
-void rf_expect_learn(struct rf_store *s, const struct rf_live_job *job, const struct rf_live_worker *w,
-                     const struct rf_wire_report *report, int64_t now_ms)
-{
-    struct rf_expect *e = s->expect;
-    struct lesson l = {.class = class_of(e, (struct rf_live_worker *)(uintptr_t)w), .work = work_of(job),
-                       .taken.all = (double)(now_ms - job->run->leased_ms) / 1000};
-    const struct class_model *m = model_for(l.class, job->lane);
-    l.work.assemble = job->task == job->n_tasks - 1;
-    l.work.n_frames = task_frames(job, job->task);
-    if (m == NULL && !l.work.assemble)
-        return;
-    l.model = m != NULL ? m->name : "";
-    for (int i = 0; i < report->n_timings; i++)
-        add_taken(&l.taken, &report->timings[i]);
-    if (e->n_lessons == MAX_UNLEARNED) /* nobody has asked for a long time: the newest count */
-        memmove(e->lessons, e->lessons + 1, --e->n_lessons * sizeof l);
-    e->lessons[e->n_lessons++] = l;
-}
-
-static int kind_of(struct rf_expect *e, struct class *c)
-{
-    if (c->kind < 0)
-        c->kind = rf_eta_kind(e->curves, c->device_kind, c->device_name, c->precision);
-    return c->kind;
-}
-
-/* The kind of worker and the model that one finished attempt was made by. False: not known any more. */
-static bool who_made(struct rf_store *s, sqlite3_stmt *q, int *ret_kind, const char **ret_model, cJSON **ret_json)
-{
-    const char *made_with = (const char *)sqlite3_column_text(q, 1);
-    *ret_json = made_with != NULL ? cJSON_Parse(made_with) : NULL;
-    static const char *const keys[] = {"device_kind", "device", "precision", "model", "worker"};
-    const char *value[5];
-    for (size_t i = 0; i < RF_COUNT_OF(keys); i++)
-        if ((value[i] = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(*ret_json, keys[i]))) == NULL)
-            return false;
-    *ret_model = value[3];
-    struct rf_live_worker *w = rf_sched_find_worker(s->sched, (const char *)sqlite3_column_text(q, 3));
-    if (w != NULL)
-        *ret_kind = kind_of(s->expect, class_of(s->expect, w));
-    else if (strcmp(value[4], (const char *)sqlite3_column_text(q, 2)) == 0)
-        *ret_kind = rf_eta_kind(s->expect->curves, value[0], value[1], value[2]);
-    else
-        return false;
-    return true;
-}
-
-static void learn_row(struct rf_store *s, sqlite3_stmt *q)
-{
-    cJSON *json = NULL;
-    const char *model;
-    int kind;
-    if (who_made(s, q, &kind, &model, &json)) {
-        struct rf_queue_job job = {.task = sqlite3_column_int(q, 4), .n_tasks = sqlite3_column_int(q, 5),
-                                   .work = {.width = sqlite3_column_int(q, 6), .height = sqlite3_column_int(q, 7),
-                                            .n_frames = sqlite3_column_int(q, 8), .fps = sqlite3_column_int(q, 9)}};
-        job.work.assemble = job.task == job.n_tasks - 1;
-        job.work.n_frames = rf_queue_task_frames(&job);
-        job.work.n_passes = rf_eta_passes(sqlite3_column_int(q, 10), sqlite3_column_int(q, 11), sqlite3_column_double(q, 12),
-                                          sqlite3_column_double(q, 13));
-        struct rf_eta_taken taken = {.all = (double)sqlite3_column_int64(q, 14) / 1000};
-        rf_read_timings((const char *)sqlite3_column_text(q, 15), add_taken, &taken);
-        rf_eta_learn(s->expect->curves, kind, model, &job.work, &taken);
-    }
-    cJSON_Delete(json);
-}
-
-enum rf_code rf_expect_load(struct rf_store *s, struct rf_err *err)
-{
-    static const char sql[] =
-        "SELECT j.row, j.made_with, a.worker, a.worker_id, a.task, j.n_tasks, j.width, j.height, j.n_frames, j.fps, j.n_steps, "
-        "json_extract(j.request, '$.switch_step'), json_extract(j.request, '$.guidance_scale'), "
-        "json_extract(j.request, '$.guidance_scale_2'), a.ended_ms - a.started_ms, a.timings "
-        "FROM (SELECT * FROM jobs WHERE state = 2 ORDER BY row DESC LIMIT ?1) AS j CROSS JOIN attempts AS a ON a.job = j.row "
-        "WHERE a.outcome = 0 ORDER BY a.ended_ms";
-    sqlite3_stmt *q = NULL;
-    if (sqlite3_prepare_v2(s->db, sql, -1, &q, NULL) != SQLITE_OK)
-        return rf_db_fail(s->db, err, "read timings");
-    sqlite3_bind_int(q, 1, LOAD_JOBS);
-    int rc;
-    while ((rc = sqlite3_step(q)) == SQLITE_ROW)
-        learn_row(s, q);
-    enum rf_code code = rc == SQLITE_DONE ? RF_OK : rf_db_fail(s->db, err, "read timings");
-    sqlite3_finalize(q);
-    return code;
 }
 
 /* ---- a copy of the queue, to be played outside of the lock ---- */
@@ -285,10 +62,10 @@ struct pace {                    /* of a running task, seconds */
 struct copy {
     struct rf_queue q;
     struct pace *paces;          /* [q.n_jobs] */
-    struct class **classes;      /* [q.n_classes] */
-    const struct class_model **models; /* [q.n_classes * q.n_lanes]; NULL: cannot run it */
+    struct rf_class **classes;      /* [q.n_classes] */
+    const struct rf_class_model **models; /* [q.n_classes * q.n_lanes]; NULL: cannot run it */
     struct rf_lane **lanes;      /* [q.n_lanes]; 0 is anywhere. Under the lock only */
-    struct lesson lessons[MAX_UNLEARNED];
+    struct rf_lesson lessons[RF_MAX_UNLEARNED];
     int n_lessons;
     int64_t now_ms;
     bool whole;
@@ -300,7 +77,7 @@ static void count_worker(void *ctx, struct rf_live_worker *w)
     struct rf_expect *e = ctx;
     if (w->state != RF_WORKER_IDLE)
         return;
-    struct class *c = class_of(e, w);
+    struct rf_class *c = rf_class_of(e, w);
     c->n_serving++;
     c->n_idle += w->n_held == 0;
 }
@@ -331,7 +108,8 @@ static struct rf_queue_job *copy_job(struct copy *c, const struct rf_live_job *j
     *to = (struct rf_queue_job){.row = job->row, .priority = job->priority, .share = share_index(c, job->share),
                                 .lane = lane_index(c, job->lane), .task = job->task, .n_tasks = job->n_tasks,
                                 .begun = job->begun, .n_steps = job->n_steps,
-                                .max_segment_frames = job->max_segment_frames, .work = work_of(job), .class = -1};
+                                .max_segment_frames = job->max_segment_frames, .work = rf_expect_work(job),
+                                .class = -1};
     return to;
 }
 
@@ -351,27 +129,28 @@ static void copy_running(struct rf_store *s, struct copy *c, const struct rf_liv
         to->ready_s = seconds_until(s, job->due_ms);
         return;
     }
-    struct class *class = class_of(c->e, w);
+    struct rf_class *class = rf_class_of(c->e, w);
     for (to->class = 0; c->e->classes[to->class] != class; to->class++)
         ;
     to->class_stays = w->state == RF_WORKER_IDLE;
-    c->paces[c->q.n_jobs - 1] = (struct pace){.gone = (double)(s->wall_ms - job->run->leased_ms) / 1000,
-                                              .gone_when_told = (double)(job->run->told_ms - job->run->leased_ms) / 1000,
-                                              .fraction = job->run->fraction};
+    struct pace *pace = &c->paces[c->q.n_jobs - 1];
+    pace->gone = (double)(s->wall_ms - job->run->leased_ms) / 1000;
+    pace->gone_when_told = (double)(job->run->told_ms - job->run->leased_ms) / 1000;
+    pace->fraction = job->run->fraction;
 }
 
 static void copy_fits(struct copy *c)
 {
     c->q.n_classes = c->e->n_classes;
     c->q.n_idle = rf_new_array(int, (size_t)c->q.n_classes + 1);
-    c->classes = rf_new_array(struct class *, (size_t)c->q.n_classes + 1);
+    c->classes = rf_new_array(struct rf_class *, (size_t)c->q.n_classes + 1);
     c->q.fit = rf_new_array(struct rf_queue_fit, (size_t)(c->q.n_classes * c->q.n_lanes) + 1);
-    c->models = rf_new_array(const struct class_model *, (size_t)(c->q.n_classes * c->q.n_lanes) + 1);
+    c->models = rf_new_array(const struct rf_class_model *, (size_t)(c->q.n_classes * c->q.n_lanes) + 1);
     for (int i = 0; i < c->q.n_classes; i++) {
         c->classes[i] = c->e->classes[i];
         c->q.n_idle[i] = c->classes[i]->n_idle;
         for (int k = 1; k < c->q.n_lanes; k++) {
-            const struct class_model *m = model_for(c->classes[i], c->lanes[k]);
+            const struct rf_class_model *m = rf_class_model(c->classes[i], c->lanes[k]);
             c->models[i * c->q.n_lanes + k] = m;
             if (m != NULL)
                 c->q.fit[i * c->q.n_lanes + k] = (struct rf_queue_fit){m->max_frames, m->weights};
@@ -432,10 +211,11 @@ static bool guess_task(void *ctx, int class, const struct rf_queue_job *job, str
 {
     struct copy *c = ctx;
     struct rf_eta_work work = job->work;
-    const struct class_model *m = c->models[class * c->q.n_lanes + job->lane];
+    const struct rf_class_model *m = c->models[class * c->q.n_lanes + job->lane];
     work.assemble = job->task == job->n_tasks - 1;
     work.n_frames = rf_queue_task_frames(job);
-    return rf_eta_guess(c->e->curves, kind_of(c->e, c->classes[class]), m != NULL ? m->name : "", &work, ret);
+    work.image |= job->task > 0;
+    return rf_eta_guess(c->e->curves, rf_class_kind(c->e, c->classes[class]), m != NULL ? m->name : "", &work, ret);
 }
 
 /* The more of a task is done, the more its own pace says and the less the curve does. */
@@ -457,7 +237,7 @@ static int by_row(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static struct forecast *play(struct copy *c)
+static struct rf_forecast *play(struct copy *c)
 {
     struct rf_queue *q = &c->q;
     q->guess = guess_task;
@@ -466,9 +246,9 @@ static struct forecast *play(struct copy *c)
         if (q->jobs[i].class >= 0)
             q->jobs[i].left = left_of(c, &q->jobs[i], &c->paces[i]);
     rf_queue_run(q);
-    struct forecast *f = rf_new(struct forecast);
-    *f = (struct forecast){.made_ms = c->now_ms, .paused = q->paused, .whole = c->whole && !q->cut, .starts = q->starts,
-                           .n_starts = q->n_starts, .free_s = q->free_s, .n_jobs = q->n_jobs,
+    struct rf_forecast *f = rf_new(struct rf_forecast);
+    *f = (struct rf_forecast){.made_ms = c->now_ms, .paused = q->paused, .whole = c->whole && !q->cut,
+                           .starts = q->starts, .n_starts = q->n_starts, .free_s = q->free_s, .n_jobs = q->n_jobs,
                            .jobs = rf_new_array(struct expected, (size_t)q->n_jobs + 1)};
     q->starts = NULL;
     for (int i = 0; i < q->n_jobs; i++) {
@@ -481,14 +261,6 @@ static struct forecast *play(struct copy *c)
     }
     qsort(f->jobs, (size_t)f->n_jobs, sizeof f->jobs[0], by_row);
     return f;
-}
-
-static void learn(struct copy *c)
-{
-    for (int i = 0; i < c->n_lessons; i++) {
-        const struct lesson *l = &c->lessons[i];
-        rf_eta_learn(c->e->curves, kind_of(c->e, l->class), l->model, &l->work, &l->taken);
-    }
 }
 
 /* Makes a new forecast when the last one is old and nobody else is at it. */
@@ -504,11 +276,11 @@ static void refresh(struct rf_store *s)
     if (c == NULL)
         return;
     pthread_mutex_lock(&e->curves_lock);
-    learn(c);
-    struct forecast *f = play(c);
+    rf_expect_take_lessons(e, c->lessons, c->n_lessons);
+    struct rf_forecast *f = play(c);
     pthread_mutex_unlock(&e->curves_lock);
     pthread_mutex_lock(&s->lock);
-    struct forecast *before = e->forecast;
+    struct rf_forecast *before = e->forecast;
     e->forecast = f;
     e->busy = false;
     pthread_mutex_unlock(&s->lock);
@@ -518,9 +290,9 @@ static void refresh(struct rf_store *s)
 
 /* ---- one job ---- */
 
-/* When a job at this place among the ready ones will get its first worker: seconds from f->made_ms, NAN unknown. Behind the
- * part that was played, jobs go on at the rate of those in it. */
-static double start_at(const struct forecast *f, int64_t place)
+/* When a job at this place among the ready ones will get its first worker: seconds from f->made_ms, NAN unknown. Behind
+ * the part that was played, jobs go on at the rate of those in it. */
+static double start_at(const struct rf_forecast *f, int64_t place)
 {
     if (f->paused || place <= 0)
         return NAN;
@@ -533,8 +305,8 @@ static double start_at(const struct forecast *f, int64_t place)
 
 #define MAX_CANDIDATES 16
 struct candidates {
-    struct class *class[MAX_CANDIDATES];
-    const struct class_model *model[MAX_CANDIDATES];
+    struct rf_class *class[MAX_CANDIDATES];
+    const struct rf_class_model *model[MAX_CANDIDATES];
     int n;
 };
 
@@ -542,8 +314,8 @@ static void find_candidates(const struct rf_expect *e, const struct rf_live_job 
 {
     to->n = 0;
     for (int i = 0; i < e->n_classes && to->n < MAX_CANDIDATES; i++) {
-        const struct class_model *m = e->classes[i]->n_serving > 0 ? model_for(e->classes[i], job->lane) : NULL;
-        if (m != NULL && task_frames(job, 0) <= m->max_frames) {
+        const struct rf_class_model *m = e->classes[i]->n_serving > 0 ? rf_class_model(e->classes[i], job->lane) : NULL;
+        if (m != NULL && rf_expect_task_frames(job, 0) <= m->max_frames) {
             to->class[to->n] = e->classes[i];
             to->model[to->n++] = m;
         }
@@ -556,7 +328,7 @@ static bool guess_all(struct rf_expect *e, const struct candidates *who, struct 
     bool known = false;
     pthread_mutex_lock(&e->curves_lock);
     for (int i = 0; i < who->n; i++) {
-        int kind = kind_of(e, who->class[i]), frames_before = 0;
+        int kind = rf_class_kind(e, who->class[i]), frames_before = 0;
         struct rf_guess sum = {0}, one = {0};
         bool good = true;
         for (int task = job.task; good && task < job.n_tasks; task++) {
@@ -565,7 +337,8 @@ static bool guess_all(struct rf_expect *e, const struct candidates *who, struct 
             struct rf_eta_work work = job.work;
             work.assemble = task == job.n_tasks - 1;
             work.n_frames = rf_queue_task_frames(&at);
-            if (work.assemble || work.n_frames != frames_before)
+            work.image |= task > 0;
+            if (work.assemble || task <= 1 || work.n_frames != frames_before)
                 good = rf_eta_guess(e->curves, kind, who->model[i]->name, &work, &one);
             frames_before = work.n_frames;
             sum.seconds += one.seconds;
@@ -587,23 +360,26 @@ static struct rf_live_job *put_in_queue(struct rf_store *s, const struct rf_requ
     if (rf_request_plan(r, &plan, NULL) != RF_OK)
         return NULL;
     struct rf_live_job *live = rf_new(struct rf_live_job);
-    *live = (struct rf_live_job){.row = INT64_MAX, .priority = r->priority, .n_tasks = plan.n_segments + 1, .width = r->width,
-                                 .height = r->height, .n_frames = r->n_frames, .fps = r->fps, .n_steps = r->n_steps,
-                                 .max_segment_frames = r->max_segment_frames,
-                                 .n_passes = rf_eta_passes(r->n_steps, r->switch_step, r->guidance_scale, r->guidance_scale_2)};
+    int n_passes = rf_eta_passes(r->n_steps, r->switch_step, r->guidance_scale, r->guidance_scale_2);
+    *live = (struct rf_live_job){.row = INT64_MAX, .priority = r->priority, .n_tasks = plan.n_segments + 1,
+                                 .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
+                                 .n_steps = r->n_steps,
+                                 .max_segment_frames = r->max_segment_frames, .n_passes = n_passes,
+                                 .has_image = r->has_image};
     rf_sched_add(s->sched, live, r->user, r->model, NULL, NULL);
     rf_sched_make_ready(s->sched, live);
     return live;
 }
 
-static const struct expected *find_expected(const struct forecast *f, int64_t row)
+static const struct expected *find_expected(const struct rf_forecast *f, int64_t row)
 {
     struct expected key = {.row = row};
     return bsearch(&key, f->jobs, (size_t)f->n_jobs, sizeof key, by_row);
 }
 
-/* From the forecast, as long as the job is where it was. False: it came after, or waits behind the part that was played. */
-static bool take_expected(const struct forecast *f, const struct rf_live_job *live, int64_t now_ms, struct rf_job *job)
+/* From the forecast, as long as the job is where it was. False: it came after, or waits behind the played part. */
+static bool take_expected(const struct rf_forecast *f, const struct rf_live_job *live, int64_t now_ms,
+                          struct rf_job *job)
 {
     const struct expected *x = find_expected(f, live->row);
     if (x == NULL || (x->start_ms == 0 && x->end_ms == 0 && live->place == RF_PLACE_READY && !f->whole && !f->paused))
@@ -630,14 +406,14 @@ void rf_store_expect(struct rf_store *s, struct rf_job *job)
         return;
     }
     int64_t now_ms = s->wall_ms, place = rf_sched_position(s->sched, live);
-    const struct forecast *f = s->expect->forecast;
+    const struct rf_forecast *f = s->expect->forecast;
     if (live->run == NULL) {
         if (job->state == RF_JOB_QUEUED)
             job->queue_position = place;
         job->nobody_can_run = rf_sched_nobody_can_run(s->sched, live);
     }
     struct candidates who = {.n = 0};
-    struct rf_queue_job rest = {.task = live->task, .n_tasks = live->n_tasks, .work = work_of(live)};
+    struct rf_queue_job rest = {.task = live->task, .n_tasks = live->n_tasks, .work = rf_expect_work(live)};
     double start_s = NAN;
     bool begun = live->begun;
     int64_t made_ms = f != NULL ? f->made_ms : 0;

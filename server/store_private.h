@@ -8,6 +8,7 @@
  *     store_model.c   what is known of models; the lists of workers and models
  *     store_read.c    connections for reading; one job as a snapshot
  *     store_expect.c  when jobs will start and end
+ *     store_learn.c   kinds of workers, and what tasks took on them
  *     store_queue.c   pages of the queue
  *     store_list.c    pages of jobs, files, timings, backup
  *     store_admin.c   what the program's commands do beside a running server

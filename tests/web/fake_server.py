@@ -483,7 +483,11 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             jobs = [j for j in jobs if j["state"] in query["status"].split(",")]
         if query.get("q"):
             jobs = [j for j in jobs if query["q"].lower() in j["prompt"].lower()]
-        if query.get("order", "desc") == "desc":
+        if query.get("order") == "queue":
+            if query.get("status") != "queued":
+                raise Refusal(400, "order: queue goes with status=queued", "order", "invalid")
+            jobs = self.farm.order()
+        elif query.get("order", "desc") == "desc":
             jobs.reverse()
         if query.get("after"):
             at = [i for i, j in enumerate(jobs) if j["id"] == query["after"]]

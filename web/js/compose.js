@@ -81,9 +81,10 @@ function becomes() {
   const node = $('#becomes');
   const parts = [text];
   const work = guessSeconds({...guessSize(), num_frames: frames()});
-  if (!estimate && work) parts.push(`, takes about ${roughly(work * n)}`);
+  const took = estimate && estimate.expected_end_at - (estimate.expected_start_at ?? nowSeconds());
+  if (n > 1 && (estimate || work)) parts.push(`, takes about ${roughly((estimate ? took : work) * n)}`);
+  else if (!estimate && work) parts.push(`, takes about ${roughly(work)}`);
   if (estimate && n === 1) {
-    const took = estimate.expected_end_at - (estimate.expected_start_at ?? nowSeconds());
     parts.push(', ', h('span', {title: `Expected ${exact(estimate.expected_end_at)}`},
       `takes about ${roughly(took)}, ready ${inAbout(estimate.expected_end_at)}`));
   }

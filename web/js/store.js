@@ -91,7 +91,7 @@ async function refreshModels() {
 async function refresh() {
   const [running, waiting, queue] = await Promise.all([
     api.list({status: 'in_progress', order: 'asc', limit: 100}),
-    api.list({status: 'queued', order: 'asc', limit: WAITING_PAGE}),
+    api.list({status: 'queued', order: 'queue', limit: WAITING_PAGE}),
     api.queue(),
   ]);
   const seen = new Set([...running.data, ...waiting.data].map(v => v.id));
