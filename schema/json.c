@@ -192,6 +192,21 @@ void rf_text_add_double(struct rf_text *t, double x)
         return;
     }
     char digits[32];
+    /* Up to six decimals, as times and settings have: when k / 10^6 is x (a division rounds to the nearest double, as reading
+     * the digits does), the digits of k are those of x. printf needs thirty times as long. */
+    if (fabs(x) < 1e9) {
+        int64_t k = llround(fabs(x) * 1e6);
+        if ((double)k / 1e6 == fabs(x)) {
+            rf_text_add(t, x < 0 ? "-" : "");
+            rf_text_add_int(t, k / 1000000);
+            int n = 0;
+            digits[n++] = '.'; /* there are decimals: whole numbers went above */
+            for (int64_t rest = k % 1000000 * 10; rest != 0; rest = rest % 1000000 * 10)
+                digits[n++] = (char)('0' + rest / 1000000);
+            rf_text_add_bytes(t, digits, (size_t)n);
+            return;
+        }
+    }
     snprintf(digits, sizeof digits, "%.15g", x);
     if (strtod(digits, NULL) != x)
         snprintf(digits, sizeof digits, "%.17g", x);

@@ -31,7 +31,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_KEY_PUT] = "INSERT OR REPLACE INTO idempotency (key, fingerprint, job, created_ms) VALUES (?1, ?2, ?3, ?4)",
     [SQL_KEY_SWEEP] = "DELETE FROM idempotency WHERE created_ms < ?1",
     [SQL_CLAIM] = "UPDATE jobs SET state = 1, started_ms = coalesce(started_ms, ?2), attempts = ?3, lease = ?4, worker = ?5, "
-        "leased_ms = ?2 WHERE row = ?1 RETURNING request",
+        "leased_ms = ?2 WHERE row = ?1",
+    [SQL_REQUEST] = "SELECT request FROM jobs WHERE row = ?1",
     [SQL_INSERT_ATTEMPT] = "INSERT INTO attempts (job, lease, task, attempt, outcome, worker, worker_id, started_ms, ended_ms, "
         "code, message, notes, timings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     [SQL_NEXT_TASK] = "UPDATE jobs SET task = ?2, attempts = 0, n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL, "

@@ -137,11 +137,14 @@ void rf_task_give(struct rf_store *s, struct rf_op *op, struct rf_live_worker *w
     sqlite3_bind_int(q, 3, job->attempts + 1);
     sqlite3_bind_int64(q, 4, lease);
     rf_bind_text(q, 5, w->id);
-    if (!rf_sql_begin(s))
+    if (!rf_sql_run(s, q))
         return;
+    q = rf_sql(s, SQL_REQUEST); /* RETURNING would make a temporary table for it */
+    sqlite3_bind_int64(q, 1, job->row);
     if (rf_sql_row(s, q))
         l->request_text = rf_strdup((const char *)sqlite3_column_text(q, 0));
-    if (!rf_sql_run(s, q)) /* to its end */
+    sqlite3_reset(q);
+    if (s->sql_failed)
         return;
     RF_ASSERT(l->request_text != NULL); /* a job in memory that is not on disk */
     if (!job->begun)
