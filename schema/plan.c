@@ -54,3 +54,10 @@ int rf_plan_frames_for_seconds(double seconds)
     double steps = seconds * RF_MODEL_FPS / 4;
     return steps < 1 ? 5 : steps > (RF_MAX_FRAMES - 1) / 4 ? RF_MAX_FRAMES : 4 * (int)lround(steps) + 1;
 }
+
+int64_t rf_plan_disk_bytes(const struct rf_plan *plan, int width, int height, int crf)
+{
+    double pixels = (double)width * height;
+    double file = pixels * plan->n_frames_out * 0.1 * exp2((18 - crf) / 6.0);
+    return (int64_t)(2 * file + 3 * pixels * (plan->n_segments - 1)) + (2 << 20);
+}

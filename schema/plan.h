@@ -40,4 +40,9 @@ enum rf_code rf_plan_make(int n_frames, int fps, int max_segment_frames, struct 
 /* The clip length nearest to `seconds` at 16 fps: 5 -> 81, 10 -> 161. At least 5. */
 int rf_plan_frames_for_seconds(double seconds);
 
+/* Disk that the server sets aside for such a job until it ends, from above: twice the file (the segments, and the whole
+ * joined from them) at 0.1 byte per pixel and frame, doubled for every 6 that crf lies below 18 (H.264 of moving noise at
+ * crf 18 is near that, films are a fifth of it); a lossless border image per joint, 3 bytes per pixel; 2 MiB for the rest. */
+int64_t rf_plan_disk_bytes(const struct rf_plan *plan, int width, int height, int crf);
+
 #endif

@@ -132,8 +132,10 @@ void rf_content_handle(struct rf_call *c)
     if (!rf_auth_may_see(c, job))
         return;
     const struct rf_file *file = find_file(job, v);
+    if (file == NULL && job->expired)
+        rf_answer_error(c, 410, "variant", "expired", "the files of this job were removed to make room; its record is kept");
     /* 404 rather than 409: stock clients silently send a 409 again and again. */
-    if (file == NULL)
+    else if (file == NULL)
         rf_answer_error(c, 404, "variant", "not_ready", "there is no %s of this video (yet); it is %s", v->name,
                         rf_job_state_name(job->state));
     else

@@ -348,12 +348,14 @@ enum rf_code rf_files_sweep(struct rf_files *files, struct rf_store *s, int64_t 
 
 /* ---- space ---- */
 
-enum rf_code rf_files_free_bytes(struct rf_files *files, int64_t *ret_bytes, struct rf_err *err)
+enum rf_code rf_files_free_bytes(struct rf_files *files, int64_t *ret_bytes, int64_t *ret_total, struct rf_err *err)
 {
     struct statvfs fs;
     if (fstatvfs(files->files_fd, &fs) != 0)
         return rf_fail(err, RF_ERR_IO, "free space of '%s': %s", files->path, strerror(errno));
     *ret_bytes = (int64_t)(fs.f_bavail * fs.f_frsize);
+    if (ret_total != NULL)
+        *ret_total = (int64_t)(fs.f_blocks * fs.f_frsize);
     return RF_OK;
 }
 

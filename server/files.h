@@ -60,8 +60,8 @@ enum rf_code rf_files_collect(struct rf_files *files, struct rf_store *s, int64_
  * while uploads run: an hour ago). */
 enum rf_code rf_files_sweep(struct rf_files *files, struct rf_store *s, int64_t before_ms, int *ret_n, struct rf_err *err);
 
-/* Bytes that we may still write. */
-enum rf_code rf_files_free_bytes(struct rf_files *files, int64_t *ret_bytes, struct rf_err *err);
+/* Bytes that we may still write; and of the whole file system, when ret_total is not NULL. */
+enum rf_code rf_files_free_bytes(struct rf_files *files, int64_t *ret_bytes, int64_t *ret_total, struct rf_err *err);
 /* Bytes of one job's folder, or of all (job_id NULL; walks the tree). */
 enum rf_code rf_files_used_bytes(struct rf_files *files, const char *job_id, int64_t *ret_bytes, struct rf_err *err);
 

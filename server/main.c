@@ -13,6 +13,7 @@
 #include "server/metrics.h"
 #include "server/offload.h"
 #include "server/recent.h"
+#include "server/retention.h"
 #include "server/supervisor.h"
 #include "server/webhook.h"
 
@@ -124,10 +125,13 @@ static enum rf_code open_parts(struct rf_app *app, struct rf_err *err)
         .clock_jump_ms = RF_LEASE_MS / 2,
         .trust_outputs = config->trust_outputs,
         .max_unfinished = config->max_queued,
+        .keep_ms = config->keep_days * INT64_C(86400000),
         .on_event = rf_events_push,
         .event_ctx = app->events,
     };
     rc = rf_store_open(&store, &app->store, err);
+    if (rc == RF_OK)
+        rc = rf_retention_look(app, app->started_ms, err);
     if (rc == RF_OK)
         rc = rf_files_sweep(app->files, app->store, app->started_ms, NULL, err);
     if (rc == RF_OK)
@@ -192,10 +196,14 @@ static void do_upkeep(void *arg)
     int64_t now_ms = rf_now_ms();
     int n = 0;
     rf_auth_refresh(u->app->auth, u->app->store);
+    if (rf_retention_look(u->app, now_ms, &err) != RF_OK)
+        rf_log(RF_LOG_ERROR, "doing=look_at_disk code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     if (rf_store_tick(u->app->store, now_ms, NULL, &err) != RF_OK)
         rf_log(RF_LOG_ERROR, "doing=tick code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     if (now_ms - u->collected_ms >= COLLECT_MS) {
         u->collected_ms = now_ms;
+        if (rf_retention_run(u->app, now_ms, &err) != RF_OK)
+            rf_log(RF_LOG_WARN, "doing=retention code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
         if (rf_files_collect(u->app->files, u->app->store, now_ms, &n, &err) != RF_OK)
             rf_log(RF_LOG_WARN, "doing=collect code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     }

@@ -110,6 +110,22 @@ static void add_http(struct rf_out *t, struct rf_app *app)
     rf_out_printf(t, "framefarm_event_streams %d\n", rf_events_n_streams(app->events));
 }
 
+static void add_disk(struct rf_out *t, struct rf_app *app)
+{
+    struct rf_store_counts counts;
+    rf_store_counts(app->store, &counts);
+    const struct { const char *name, *help; int64_t value; } gauges[] = {
+        {"disk_free_bytes", "Bytes that may still be written in the data folder.", counts.disk_free_bytes},
+        {"disk_floor_bytes", "Below this much free nothing is accepted or begun.", counts.disk_floor_bytes},
+        {"disk_reserved_bytes", "Set aside for accepted jobs until they end.", counts.disk_reserved_bytes},
+        {"disk_low", "1 while the disk is too full to go on.", counts.disk_low},
+    };
+    for (size_t i = 0; i < RF_COUNT_OF(gauges); i++) {
+        head(t, gauges[i].name, "gauge", gauges[i].help);
+        rf_out_printf(t, "framefarm_%s %" PRId64 "\n", gauges[i].name, gauges[i].value);
+    }
+}
+
 void rf_metrics_handle(struct rf_call *c)
 {
     struct rf_app *app = c->app;
@@ -126,11 +142,7 @@ void rf_metrics_handle(struct rf_call *c)
     rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"delivered\"} %lld\n", atomic_load(&w->delivered));
     rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"to_be_retried\"} %lld\n", atomic_load(&w->retried));
     rf_out_printf(&t, "framefarm_webhook_attempts_total{result=\"given_up\"} %lld\n", atomic_load(&w->given_up));
-    int64_t free_bytes = 0;
-    if (rf_files_free_bytes(app->files, &free_bytes, NULL) == RF_OK) {
-        head(&t, "disk_free_bytes", "gauge", "Bytes that may still be written in the data folder.");
-        rf_out_printf(&t, "framefarm_disk_free_bytes %" PRId64 "\n", free_bytes);
-    }
+    add_disk(&t, app);
     size_t n;
     char *body = rf_out_take(&t, &n);
     rf_answer_take(c, 200, "text/plain; version=0.0.4; charset=utf-8", body, n);

@@ -172,8 +172,11 @@ static void after_write(struct rf_call *c)
 {
     if (!rf_call_op_ok(c, c->state))
         return;
-    static const char body[] = "{\"status\":\"ready\"}";
-    rf_answer_static(c, 200, "application/json", body, sizeof body - 1);
+    /* Ready all the same: what is there can be seen, fetched and delivered. */
+    static const char ready[] = "{\"status\":\"ready\"}", low[] = "{\"status\":\"low_disk\"}";
+    struct rf_store_counts counts;
+    rf_store_counts(c->app->store, &counts);
+    rf_answer_static(c, 200, "application/json", counts.disk_low ? low : ready, strlen(counts.disk_low ? low : ready));
 }
 
 void rf_readyz_handle(struct rf_call *c)

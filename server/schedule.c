@@ -292,6 +292,7 @@ void rf_sched_add(struct rf_sched *s, struct rf_live_job *job, const char *user,
     job->share = share_ref(s, user);
     job->lane = rf_sched_lane_ref(s, model, hash ? hash : "", precision ? precision : "");
     job->place = RF_PLACE_NONE;
+    s->reserved_bytes += job->reserved_bytes;
     map_insert(s, job);
 }
 
@@ -325,6 +326,7 @@ static void leave_place(struct rf_sched *s, struct rf_live_job *job)
 void rf_sched_remove(struct rf_sched *s, struct rf_live_job *job)
 {
     leave_place(s, job);
+    s->reserved_bytes -= job->reserved_bytes;
     map_remove(s, job);
     share_unref(s, job->share);
     rf_sched_lane_unref(s, job->lane);
@@ -355,6 +357,11 @@ void rf_sched_destroy(struct rf_sched **sched)
     free(s->leased.jobs);
     free(s);
     *sched = NULL;
+}
+
+int64_t rf_sched_reserved_bytes(const struct rf_sched *s)
+{
+    return s->reserved_bytes;
 }
 
 int64_t rf_sched_n_jobs(const struct rf_sched *s)

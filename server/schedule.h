@@ -55,6 +55,7 @@ struct rf_live_job {
     int priority, task, n_tasks, attempts, n_no_memory;
     int width, height, n_frames, fps, n_steps, max_segment_frames;
     int n_passes;                /* through the transformer, per segment (server/eta.h) */
+    int64_t reserved_bytes;      /* of disk, until it ends */
     bool has_image, begun;       /* begun: in_progress; goes ahead of its user's queued ones */
     char *avoid;                 /* worker id or NULL */
     struct rf_run *run;          /* NULL unless leased */
@@ -95,6 +96,7 @@ void rf_sched_add(struct rf_sched *s, struct rf_live_job *job, const char *user,
 void rf_sched_remove(struct rf_sched *s, struct rf_live_job *job);
 struct rf_live_job *rf_sched_find(struct rf_sched *s, int64_t row);
 int64_t rf_sched_n_jobs(const struct rf_sched *s);
+int64_t rf_sched_reserved_bytes(const struct rf_sched *s); /* of all live jobs */
 int64_t rf_sched_n_leased(const struct rf_sched *s);
 
 /* Moves. From any place; leased needs job->run. Leaving `leased` frees run. */

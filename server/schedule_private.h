@@ -30,7 +30,7 @@ struct rf_heap {
 struct rf_sched {
     struct rf_live_job **map;
     size_t map_size;
-    int64_t n_jobs, n_ready;
+    int64_t n_jobs, n_ready, reserved_bytes;
     struct rf_level levels[201];  /* those in use, highest priority first; priorities are -100..100 */
     int n_levels;
     struct rf_heap waiting, leased;

@@ -46,7 +46,7 @@ enum rf_event_kind {
     RF_EVENT_JOB_PROGRESS,                      /* a heartbeat came; not on disk */
     RF_EVENT_JOB_FINISHED, RF_EVENT_JOB_DELETED,
     RF_EVENT_WORKER,                            /* id is the worker's */
-    RF_EVENT_QUEUE,                             /* paused or resumed; id is "" */
+    RF_EVENT_QUEUE,                             /* paused or resumed, disk low or well again; id is "" */
     RF_EVENT_KIND_COUNT
 };
 struct rf_event {
@@ -72,6 +72,7 @@ struct rf_store_config {
     /* A clock that jumps ahead by more than this between two ops stops counting against leases: server or machine
      * slept, nobody could heartbeat. It never runs backwards for them either. [0: every step is believed] */
     int64_t clock_jump_ms;
+    int64_t keep_ms;              /* [0: for ever] how long files of finished jobs stay; only to tell when they expire */
     int64_t max_pages;            /* [0: none] cap on the database's size, for tests of a full disk */
     bool trust_outputs;           /* benchmarks: `complete` does not check that the task's files arrived */
     void (*on_event)(void *ctx, const struct rf_event *event);
@@ -93,7 +94,8 @@ void rf_store_destroy(struct rf_store **store);
 enum rf_op_kind {
     RF_OP_SUBMIT, RF_OP_CANCEL, RF_OP_DELETE, RF_OP_RETRY, RF_OP_PRIORITY,
     RF_OP_REGISTER, RF_OP_LEAVE, RF_OP_DRAIN, RF_OP_CLAIM, RF_OP_UNPARK, RF_OP_HEARTBEAT, RF_OP_COMPLETE, RF_OP_FAIL,
-    RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK, RF_OP_DELIVERY,
+    RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK, RF_OP_DELIVERY, RF_OP_EXPIRE,
+    RF_OP_DISK,
     RF_OP_KIND_COUNT
 };
 
@@ -182,6 +184,12 @@ struct rf_op {
 
         struct { bool on; } pause;
 
+        /* EXPIRE  files of these finished jobs are not needed any more; the records stay. Others are passed over.
+         * DISK    how it is about space: submits that find too little get RF_ERR_NO_SPACE, below the floor nothing is
+         *         handed out. Before the first of these nothing is known and nothing refused. */
+        struct { const int64_t *rows; int n_rows; } expire;
+        struct { int64_t free_bytes, floor_bytes; } disk;
+
         /* How an attempt to tell a webhook went. next_ms 0: settled, delivered or given up. */
         struct { int64_t row, next_ms; int attempts; bool delivered; const char *error; } delivery;
 
@@ -256,6 +264,8 @@ struct rf_job {
     struct rf_request *request;   /* resolved */
     int priority;                 /* current; the request keeps the one asked for */
     int64_t created_ms, started_ms, finished_ms; /* 0 = not yet */
+    int64_t expires_ms;           /* when its files go, or went; 0 = never */
+    bool expired;                 /* they went */
     char *error_code, *error_message;            /* of a failed or cancelled one; NULL otherwise */
     char *remixed_from;           /* NULL = none */
     char *made_with_text;         /* JSON: worker, device, precision, build, hash of the weights; NULL until its first
@@ -334,6 +344,8 @@ struct rf_store_counts {
     int64_t leased;               /* tasks in workers' hands */
     int64_t n_workers;            /* alive */
     bool paused;
+    bool disk_low;
+    int64_t disk_free_bytes, disk_floor_bytes, disk_reserved_bytes; /* as of the last DISK op */
 };
 void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts);
 
@@ -380,6 +392,15 @@ struct rf_gone_file {
 };
 enum rf_code rf_store_gone_files(struct rf_store *s, int limit, struct rf_gone_file **ret_files, int *ret_n,
                                  struct rf_err *err);
+/* Finished jobs whose files should go, oldest end first: those that ended before `before_ms` (0: none for that), and as
+ * many more as brings the files of finished jobs down to keep_bytes (0: none for that; reads the whole table of files).
+ *   ret_rows  array of *ret_n; free() it */
+enum rf_code rf_store_expirable(struct rf_store *s, int64_t before_ms, int64_t keep_bytes, int limit, int64_t **ret_rows,
+                                int *ret_n, struct rf_err *err);
+/* Ids of jobs that ended before `before_ms`, oldest first; free() the array. */
+enum rf_code rf_store_ended_before(struct rf_store *s, int64_t before_ms, int limit, char (**ret_ids)[RF_JOB_ID_SIZE],
+                                   int *ret_n, struct rf_err *err);
+
 /* Endings of jobs that a webhook is still to be told of and whose time has come, longest overdue first.
  *   ret_list  array of *ret_n; free each url and the list */
 struct rf_delivery {

@@ -15,7 +15,7 @@
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
-    "leased_ms, json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
+    "leased_ms, reserved_bytes, json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
 
 static const char *const sql_texts[SQL_COUNT] = {
@@ -23,8 +23,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
     [SQL_INSERT_JOB] = "INSERT INTO jobs (row, tail, state, priority, user, model, request, width, height, n_frames, fps, "
-        "n_steps, max_segment_frames, has_image, n_tasks, created_ms, remixed_from) "
-        "VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        "n_steps, max_segment_frames, has_image, n_tasks, created_ms, remixed_from, reserved_bytes) "
+        "VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     [SQL_INSERT_FILE] = "INSERT INTO files (job, name, disk_name, size_bytes, sha256, content_type, created_ms, job_id, "
         "lease) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [SQL_KEY_FIND] = "SELECT k.fingerprint, j.row, j.tail FROM idempotency AS k JOIN jobs AS j ON j.row = k.job WHERE k.key = ?1",
@@ -55,7 +55,8 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_FILE_THERE] = "SELECT 1 FROM files WHERE job = ?1 AND name = ?2 AND lease = ?3 AND gone_ms IS NULL",
     [SQL_LOAD_ONE] = "SELECT " LIVE_COLUMNS " FROM jobs WHERE row = ?1",
     [SQL_LOAD_ALL] = "SELECT " LIVE_COLUMNS " FROM jobs WHERE state IN (0, 1)",
-    [SQL_JOB_STATE] = "SELECT tail, state FROM jobs WHERE row = ?1",
+    [SQL_JOB_STATE] = "SELECT tail, state, expired_ms FROM jobs WHERE row = ?1",
+    [SQL_EXPIRE] = "UPDATE jobs SET expired_ms = ?2 WHERE row = ?1",
     [SQL_ATTEMPT_OUTCOME] = "SELECT outcome FROM attempts WHERE job = ?1 AND lease = ?2",
     [SQL_FORGET_FILE] = "DELETE FROM files WHERE row = ?1 AND gone_ms IS NOT NULL",
     [SQL_SETTING_PUT] = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)",
@@ -263,6 +264,17 @@ static enum rf_code migrate(struct rf_store *s, struct rf_err *err)
     return rc;
 }
 
+/* A damaged database is better found at start than at 3 a.m. Reading it all takes about a second per 256 MiB from a cold disk;
+ * larger ones are left to `framefarm-server check`. */
+#define QUICK_CHECK_BYTES (256LL << 20)
+
+static enum rf_code check_small(struct rf_store *s, struct rf_err *err)
+{
+    int64_t n_bytes = 0;
+    enum rf_code rc = read_int(s, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()", &n_bytes, err);
+    return rc == RF_OK && n_bytes <= QUICK_CHECK_BYTES ? rf_db_check(s->db, "quick_check", err) : rc;
+}
+
 enum rf_code rf_db_open(struct rf_store *s, struct rf_err *err)
 {
     if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
@@ -271,6 +283,8 @@ enum rf_code rf_db_open(struct rf_store *s, struct rf_err *err)
     /* FULL: a commit is on disk when it says so. The page cache holds the tables' hot ends. */
     enum rf_code rc = exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; "
                            "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", "open", err);
+    if (rc == RF_OK)
+        rc = check_small(s, err);
     if (rc == RF_OK)
         rc = migrate(s, err);
     char text[64];
@@ -335,6 +349,7 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     int64_t lease = sqlite3_column_int64(q, c++);
     const char *worker = text_at(q, c++);
     int64_t leased_ms = sqlite3_column_int64(q, c++);
+    job->reserved_bytes = sqlite3_column_int64(q, c++);
     int switch_step = sqlite3_column_int(q, c++);
     double guidance_low = sqlite3_column_double(q, c++), guidance_high = sqlite3_column_double(q, c++);
     job->n_passes = rf_eta_passes(job->n_steps, switch_step, guidance_low, guidance_high);

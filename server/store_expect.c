@@ -170,7 +170,7 @@ static struct copy *copy_queue(struct rf_store *s)
     c->now_ms = s->wall_ms;
     c->whole = n_front == rf_sched_n_ready(s->sched);
     c->q = (struct rf_queue){.jobs = rf_new_array(struct rf_queue_job, room), .served = rf_new_array(double, room),
-                             .n_lanes = 1, .paused = s->paused, .max_tasks = MAX_TASKS};
+                             .n_lanes = 1, .paused = s->paused || s->disk_low, .max_tasks = MAX_TASKS};
     c->paces = rf_new_array(struct pace, room);
     c->lanes = rf_new_array(struct rf_lane *, 1);
     e->n_copies++;

@@ -81,6 +81,8 @@ static bool run_op(struct rf_store *s, struct rf_op *op)
     case RF_OP_FORGET_FILES: rf_op_forget_files(s, op); return true;
     case RF_OP_PAUSE: rf_op_pause(s, op); return true;
     case RF_OP_TICK: rf_op_tick(s, op); return true;
+    case RF_OP_EXPIRE: rf_op_expire(s, op); return true;
+    case RF_OP_DISK: rf_op_disk(s, op); return true;
     case RF_OP_DELIVERY: rf_op_delivery(s, op); return true;
     case RF_OP_KIND_COUNT: break;
     }

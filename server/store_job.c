@@ -55,7 +55,8 @@ bool rf_file_insert(struct rf_store *s, int64_t row, const char *job_id, int64_t
     return rf_sql_run(s, q);
 }
 
-static bool insert_job(struct rf_store *s, const struct rf_submit *job, struct rf_id id, int n_tasks, int64_t now_ms)
+static bool insert_job(struct rf_store *s, const struct rf_submit *job, struct rf_id id, int n_tasks, int64_t disk_bytes,
+                       int64_t now_ms)
 {
     const struct rf_request *r = job->request;
     sqlite3_stmt *q = rf_sql(s, SQL_INSERT_JOB);
@@ -76,14 +77,21 @@ static bool insert_job(struct rf_store *s, const struct rf_submit *job, struct r
     sqlite3_bind_int(q, i++, n_tasks);
     sqlite3_bind_int64(q, i++, now_ms);
     rf_bind_text(q, i++, job->remixed_from);
+    sqlite3_bind_int64(q, i++, disk_bytes);
     return rf_sql_run(s, q);
 }
 
-static struct rf_live_job *live_job(const struct rf_submit *job, struct rf_id id, int n_tasks)
+static int64_t disk_bytes(const struct rf_submit *job, const struct rf_plan *plan)
+{
+    return rf_plan_disk_bytes(plan, job->request->width, job->request->height, job->request->crf);
+}
+
+static struct rf_live_job *live_job(const struct rf_submit *job, struct rf_id id, const struct rf_plan *plan)
 {
     const struct rf_request *r = job->request;
     struct rf_live_job *live = rf_new(struct rf_live_job);
-    *live = (struct rf_live_job){.row = id.row, .tail = id.tail, .priority = r->priority, .n_tasks = n_tasks,
+    *live = (struct rf_live_job){.row = id.row, .tail = id.tail, .priority = r->priority,
+                                 .n_tasks = plan->n_segments + 1, .reserved_bytes = disk_bytes(job, plan),
                                  .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
                                  .n_steps = r->n_steps, .max_segment_frames = r->max_segment_frames,
                                  .has_image = job->input != NULL,
@@ -130,7 +138,18 @@ void rf_op_delivery(struct rf_store *s, struct rf_op *op)
 }
 
 /* Checks and inserts one job. False: sql_failed. Whether it was added is in job->code and job->replayed. */
-static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_waiting, int64_t now_ms)
+/* What is free above the floor must do for all that was accepted before, and for this one. */
+static enum rf_code check_disk(const struct rf_store *s, int64_t reserved, int64_t wanted, struct rf_err *err)
+{
+    int64_t spare = s->disk_free_bytes - s->disk_floor_bytes;
+    if (!s->disk_known || spare >= reserved + wanted)
+        return RF_OK;
+    return rf_fail(err, RF_ERR_NO_SPACE, "the disk is too full: this job may need %lld MiB; %lld MiB can be used, of which %lld "
+                   "MiB are set aside for jobs that wait", (long long)(wanted >> 20),
+                   (long long)(spare > 0 ? spare >> 20 : 0), (long long)(reserved >> 20));
+}
+
+static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_waiting, int64_t *reserved, int64_t now_ms)
 {
     struct rf_plan plan;
     struct rf_id id;
@@ -145,9 +164,13 @@ static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_wait
                             (long long)n_waiting);
     else
         job->code = rf_request_plan(job->request, &plan, &job->err);
+    int64_t wanted = job->code == RF_OK ? disk_bytes(job, &plan) : 0;
+    if (job->code == RF_OK)
+        job->code = check_disk(s, *reserved, wanted, &job->err);
     if (job->code != RF_OK)
         return true;
-    if (!insert_job(s, job, id, plan.n_segments + 1, now_ms) ||
+    *reserved += wanted;
+    if (!insert_job(s, job, id, plan.n_segments + 1, wanted, now_ms) ||
         (job->input != NULL && !rf_file_insert(s, id.row, job->id, 0, job->input)) ||
         (job->key != NULL && !insert_key(s, job, id.row, now_ms)))
         return false;
@@ -162,7 +185,7 @@ static void enter_memory(struct rf_store *s, struct rf_submit *job, int64_t now_
     if (job->code != RF_OK || job->replayed)
         return;
     RF_ASSERT(rf_id_parse(job->id, &id) && rf_request_plan(job->request, &plan, NULL) == RF_OK);
-    struct rf_live_job *live = live_job(job, id, plan.n_segments + 1);
+    struct rf_live_job *live = live_job(job, id, &plan);
     rf_sched_add(s->sched, live, job->request->user, job->request->model, NULL, NULL);
     rf_sched_make_ready(s->sched, live);
     rf_store_count(s, RF_JOB_STATE_COUNT, RF_JOB_QUEUED);
@@ -175,10 +198,11 @@ void rf_op_submit(struct rf_store *s, struct rf_op *op)
     struct rf_submit *jobs = op->u.submit.jobs;
     int n = op->u.submit.n_jobs, n_good = 0, n_new = 0, bad = -1;
     bool atomic = op->u.submit.atomic && n > 1;
+    int64_t reserved = rf_sched_reserved_bytes(s->sched);
     if (atomic && !rf_sql_run(s, rf_sql(s, SQL_SAVEPOINT)))
         return;
     for (int i = 0; i < n && !(atomic && bad >= 0); i++) {
-        if (!submit_one(s, &jobs[i], rf_sched_n_jobs(s->sched) + n_new, op->now_ms))
+        if (!submit_one(s, &jobs[i], rf_sched_n_jobs(s->sched) + n_new, &reserved, op->now_ms))
             return;
         n_good += jobs[i].code == RF_OK;
         n_new += jobs[i].code == RF_OK && !jobs[i].replayed;
@@ -306,7 +330,15 @@ void rf_op_retry(struct rf_store *s, struct rf_op *op)
                            job != NULL ? "is not finished" : "has completed");
         return;
     }
-    sqlite3_stmt *q = rf_sql(s, SQL_RETRY);
+    sqlite3_stmt *q = rf_sql(s, SQL_JOB_STATE);
+    sqlite3_bind_int64(q, 1, id.row);
+    bool expired = rf_sql_row(s, q) && sqlite3_column_int64(q, 2) != 0;
+    sqlite3_reset(q);
+    if (expired) {
+        op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "this job has expired: its files are gone; submit it anew");
+        return;
+    }
+    q = rf_sql(s, SQL_RETRY);
     sqlite3_bind_int64(q, 1, id.row);
     if (!rf_sql_run(s, q) || !rf_db_load_one(s, id.row, op->now_ms))
         return;
@@ -348,4 +380,44 @@ void rf_op_priority(struct rf_store *s, struct rf_op *op)
         return;
     rf_sched_set_priority(s->sched, job, op->u.job.priority);
     rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
+}
+
+/* Removes the files of finished jobs and keeps the records. What is not finished (any more: a retry came first) is left. */
+void rf_op_expire(struct rf_store *s, struct rf_op *op)
+{
+    for (int i = 0; i < op->u.expire.n_rows; i++) {
+        int64_t row = op->u.expire.rows[i];
+        sqlite3_stmt *q = rf_sql(s, SQL_JOB_STATE);
+        sqlite3_bind_int64(q, 1, row);
+        bool over = rf_sql_row(s, q) && sqlite3_column_int(q, 1) > RF_JOB_IN_PROGRESS;
+        struct rf_id id = {row, over ? (uint64_t)sqlite3_column_int64(q, 0) : 0};
+        sqlite3_reset(q);
+        static const enum rf_sql steps[] = {SQL_GONE_ALL, SQL_EXPIRE};
+        for (size_t k = 0; over && k < RF_COUNT_OF(steps); k++) {
+            q = rf_sql(s, steps[k]);
+            sqlite3_bind_int64(q, 1, row);
+            sqlite3_bind_int64(q, 2, op->now_ms);
+            if (!rf_sql_run(s, q))
+                return;
+        }
+        char text[RF_JOB_ID_SIZE];
+        rf_id_format(id, text);
+        if (over)
+            rf_group_event(s, RF_EVENT_JOB_CHANGED, text, op->now_ms);
+    }
+}
+
+/* Begins again only well above the floor: at the floor itself every file would switch it. */
+void rf_op_disk(struct rf_store *s, struct rf_op *op)
+{
+    int64_t floor = op->u.disk.floor_bytes, free_bytes = op->u.disk.free_bytes;
+    bool low = free_bytes < floor + (s->disk_low ? floor / 8 : 0), changed = low != s->disk_low;
+    s->disk_known = true;
+    s->disk_free_bytes = free_bytes;
+    s->disk_floor_bytes = floor;
+    s->disk_low = low;
+    if (!changed)
+        return;
+    s->fresh = true;
+    rf_group_event(s, RF_EVENT_QUEUE, "", op->now_ms);
 }

@@ -207,6 +207,10 @@ void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts)
     memcpy(ret_counts->jobs, s->n_jobs, sizeof ret_counts->jobs);
     ret_counts->leased = rf_sched_n_leased(s->sched);
     ret_counts->paused = s->paused;
+    ret_counts->disk_low = s->disk_low;
+    ret_counts->disk_free_bytes = s->disk_free_bytes;
+    ret_counts->disk_floor_bytes = s->disk_floor_bytes;
+    ret_counts->disk_reserved_bytes = rf_sched_reserved_bytes(s->sched);
     rf_sched_each_worker(s->sched, count_worker, ret_counts);
     pthread_mutex_unlock(&s->lock);
 }

@@ -31,7 +31,7 @@ enum rf_sql {
     SQL_DELETE_ATTEMPTS, SQL_GONE_ALL, SQL_GONE_NAME, SQL_GONE_SCRATCH, SQL_FILE_THERE, SQL_LOAD_ONE, SQL_LOAD_ALL,
     SQL_JOB_STATE, SQL_ATTEMPT_OUTCOME, SQL_FORGET_FILE, SQL_SETTING_PUT, SQL_META_PUT, SQL_WORKER_PUT, SQL_WORKER_STATE,
     SQL_WORKER_DELETE, SQL_MODEL_PUT, SQL_SAVEPOINT, SQL_SAVEPOINT_KEEP, SQL_SAVEPOINT_UNDO,
-    SQL_WEBHOOK_PUT, SQL_WEBHOOK_DELETE, SQL_DELIVERY_ADD, SQL_DELIVERY_PUT, SQL_DELIVERY_SWEEP,
+    SQL_WEBHOOK_PUT, SQL_WEBHOOK_DELETE, SQL_DELIVERY_ADD, SQL_DELIVERY_PUT, SQL_DELIVERY_SWEEP, SQL_EXPIRE,
     SQL_COUNT
 };
 
@@ -71,6 +71,8 @@ struct rf_store {
     struct rf_sched *sched;
     int64_t n_jobs[RF_JOB_STATE_COUNT];
     bool paused;
+    bool disk_known, disk_low;      /* low: nothing is handed out until there is room again */
+    int64_t disk_free_bytes, disk_floor_bytes;
     struct rf_expect *expect;       /* store_expect.h */
 
     /* By first registration. Changed by the writer alone, under models_lock, which every submit takes: the lock above is
@@ -151,6 +153,8 @@ void rf_op_drain(struct rf_store *s, struct rf_op *op);
 void rf_op_pause(struct rf_store *s, struct rf_op *op);
 void rf_op_tick(struct rf_store *s, struct rf_op *op);
 void rf_op_delivery(struct rf_store *s, struct rf_op *op);
+void rf_op_expire(struct rf_store *s, struct rf_op *op);
+void rf_op_disk(struct rf_store *s, struct rf_op *op);
 void rf_op_unpark(struct rf_store *s, struct rf_op *op);
 /* False: parked, to be answered later. */
 bool rf_op_claim(struct rf_store *s, struct rf_op *op);

@@ -11,7 +11,7 @@
 
 static const char *const read_texts[READ_COUNT] = {
     [READ_JOB] = "SELECT tail, state, priority, request, created_ms, started_ms, finished_ms, remixed_from, n_tasks, task, "
-        "attempts, lease, worker, result, error_code, error_message, made_with FROM jobs WHERE row = ?1",
+        "attempts, lease, worker, result, error_code, error_message, made_with, expired_ms FROM jobs WHERE row = ?1",
     [READ_ATTEMPTS] = "SELECT task, attempt, lease, started_ms, ended_ms, outcome, worker, code, message, notes, timings "
         "FROM attempts WHERE job = ?1 ORDER BY lease",
     [READ_FILES] = "SELECT " FILE_COLUMNS " FROM files WHERE job = ?1 AND gone_ms IS NULL ORDER BY row",
@@ -314,6 +314,10 @@ enum rf_code rf_read_job(struct rf_store *s, struct rf_reader *r, int64_t row, c
     job->error_code = copy_column(q, 14);
     job->error_message = copy_column(q, 15);
     job->made_with_text = copy_column(q, 16);
+    job->expires_ms = sqlite3_column_int64(q, 17);
+    job->expired = job->expires_ms != 0;
+    if (!job->expired && s->config.keep_ms > 0 && job->finished_ms > 0)
+        job->expires_ms = job->finished_ms + s->config.keep_ms;
     enum rf_code code = read_request((const char *)sqlite3_column_text(q, 3), &job->request, err);
     if (code != RF_OK)
         return rf_wrap(err, code, "job %s", job->id);

@@ -84,7 +84,7 @@ bool rf_op_claim(struct rf_store *s, struct rf_op *op)
     if (rf_sched_wake(s->sched, now_ms) > 0)
         s->fresh = true; /* perhaps more woke than this one takes */
     bool serving = w->state == RF_WORKER_IDLE;
-    struct rf_live_job *job = serving && !s->paused ? rf_sched_pick(s->sched, w) : NULL;
+    struct rf_live_job *job = serving && !s->paused && !s->disk_low ? rf_sched_pick(s->sched, w) : NULL;
     if (job != NULL) {
         rf_task_give(s, op, w, job);
         return true;
@@ -111,7 +111,7 @@ void rf_serve_parked(struct rf_store *s)
 {
     for (struct rf_live_worker *w = s->parked_first, *next; w != NULL && !s->sql_failed; w = next) {
         next = w->next_parked;
-        if (s->paused || !rf_sched_any_ready(s->sched))
+        if (s->paused || s->disk_low || !rf_sched_any_ready(s->sched))
             return;
         struct rf_live_job *job = rf_sched_pick(s->sched, w);
         if (job == NULL)

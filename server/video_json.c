@@ -57,7 +57,7 @@ static void stock_keys(struct rf_out *t, const struct rf_job *job)
     rf_json_int(t, "progress", percent > 99 && job->state != RF_JOB_COMPLETED ? 99 : percent);
     rf_json_int(t, "created_at", job->created_ms / 1000);
     seconds_or_null(t, "completed_at", job->state == RF_JOB_COMPLETED ? job->finished_ms : 0);
-    rf_json_null(t, "expires_at");
+    seconds_or_null(t, "expires_at", job->expires_ms);
     rf_json_str(t, "prompt", r->prompt);
     char text[40];
     snprintf(text, sizeof text, "%dx%d", r->width, r->height);
@@ -293,5 +293,11 @@ void rf_queue_json(struct rf_out *t, struct rf_app *app)
     rf_json_close(t, '}');
     rf_json_int(t, "tasks_leased", counts.leased);
     rf_json_int(t, "workers", counts.n_workers);
+    rf_json_open(t, "disk", '{');
+    rf_json_bool(t, "low", counts.disk_low);
+    rf_json_int(t, "free_bytes", counts.disk_free_bytes);
+    rf_json_int(t, "floor_bytes", counts.disk_floor_bytes);
+    rf_json_int(t, "reserved_bytes", counts.disk_reserved_bytes);
+    rf_json_close(t, '}');
     rf_json_close(t, '}');
 }

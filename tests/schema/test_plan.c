@@ -84,9 +84,20 @@ static void seconds_become_the_nearest_length(void **state)
         assert_int_equal(rf_plan_frames_for_seconds(cases[i].seconds), cases[i].n_frames);
 }
 
+static void disk_is_set_aside_from_above(void **state)
+{
+    struct rf_plan plan;
+    assert_int_equal(rf_plan_make(161, 32, 81, &plan, NULL), RF_OK);
+    /* 832x480, 322 frames out: twice 12.86 MB of film, one border image, 2 MiB */
+    assert_int_equal(rf_plan_disk_bytes(&plan, 832, 480, 18), 25718784 + 1198080 + (2 << 20));
+    assert_int_equal(rf_plan_disk_bytes(&plan, 832, 480, 12), 2 * 25718784 + 1198080 + (2 << 20));
+    assert_int_equal(rf_plan_disk_bytes(&plan, 832, 480, 24), 25718784 / 2 + 1198080 + (2 << 20));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(disk_is_set_aside_from_above),
         cmocka_unit_test(examples_of_the_header_come_out),
         cmocka_unit_test(every_length_is_covered_once_and_evenly),
         cmocka_unit_test(bad_numbers_are_named),

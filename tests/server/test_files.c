@@ -55,7 +55,7 @@ static void uploaded_file_is_read_back_with_its_hash(void **state)
     assert_int_equal(bytes, 3);
     assert_int_equal(rf_files_used_bytes(files, NULL, &bytes, NULL), RF_OK);
     assert_int_equal(bytes, 3);
-    assert_int_equal(rf_files_free_bytes(files, &bytes, NULL), RF_OK);
+    assert_int_equal(rf_files_free_bytes(files, &bytes, NULL, NULL), RF_OK);
     assert_true(bytes > 0);
 }
 

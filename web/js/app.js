@@ -19,7 +19,8 @@ function updatePulse() {
   const words = [];
   if (running.length) words.push(`${running.length} in the making`);
   if (waitingTotal) words.push(`${waitingTotal.toLocaleString('en')} waiting`);
-  if (queue.paused) words.push('paused');
+  if (queue.disk?.low) words.push('disk full');
+  else if (queue.paused) words.push('paused');
   setText($('#pulse'), !ready ? '' : words.length ? words.join(' · ') : 'Idle');
   $('#pulse').classList.toggle('busy', running.length > 0);
   const first = $('#now-list').firstElementChild?.dataset.percent;

@@ -88,11 +88,15 @@ export function startWaiting() {
 
 export function updateWaiting() {
   const {waiting, queue} = farm;
-  $('#waiting').hidden = !waiting.length && !queue.paused;
+  $('#waiting').hidden = !waiting.length && !queue.paused && !queue.disk?.low;
   $('#waiting').classList.toggle('paused', Boolean(queue.paused));
   setText($('#waiting .count'), farm.waitingTotal ? farm.waitingTotal.toLocaleString('en') : '');
   setText($('#hold'), queue.paused ? 'Resume' : 'Pause');
-  $('#held').hidden = !queue.paused;
+  const low = queue.disk?.low;
+  $('#held').hidden = !queue.paused && !low;
+  setText($('#held'), low
+    ? 'The disk is nearly full. Nothing new is accepted or begun until there is room; what is being made goes on.'
+    : 'The queue is paused. What is being made goes on; nothing new begins.');
   guessStarts();
   keyed($('#waiting-list'), waiting, create, updateRow);
   const rest = farm.waitingTotal - waiting.length;
