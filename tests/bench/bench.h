@@ -35,13 +35,14 @@ int rf_bench_register(char *to, size_t room, const char *name, int pid);
 int rf_bench_lease(char *to, size_t room, const char *worker_id, int wait_ms);
 int rf_bench_heartbeat(char *to, size_t room, const char *worker_id, int64_t lease, double fraction);
 int rf_bench_complete(char *to, size_t room, const char *worker_id, int64_t lease);
+int rf_bench_complete_bare(char *to, size_t room, const char *worker_id, int64_t lease); /* without timings */
 /* The text or number behind a key of an answer, by search: our server writes no spaces. False: not there. */
 bool rf_bench_find(const char *body, const char *key, char *to, size_t room);
 
 struct rf_bench_task { char id[64]; int64_t lease; };
 bool rf_bench_read_lease(const struct rf_peer *p, struct rf_bench_task *ret_task);
 
-/* Submits n jobs in batches of 1000 and waits for the end of it. */
+/* Submits jobs in batches of 1000 until n are queued. */
 void rf_bench_fill(struct rf_bench *b, int64_t n);
 /* Registers workers `prefix`0… over a few connections; ret_ids has room for n ids of 64 bytes. */
 void rf_bench_workers(struct rf_bench *b, const char *prefix, int n, char (*ret_ids)[64]);

@@ -25,10 +25,9 @@ struct farm {
     struct rf_hist heartbeat, complete, submit, handed;
     int64_t n_lost, n_late;         /* leases that ended under a living worker; heartbeats sent 1 s late by us */
     int64_t n_leased, n_busy;
-    double submit_every_s;
+    double submit_every_s, submit_due_s;
     double submitted_s[N_TIMES];    /* by job number */
     int64_t next_number;
-    int rotating;
     struct rf_peer *submitters[N_SUBMITTERS];
     struct rf_timer submit_timer;
     uint64_t random;
@@ -160,19 +159,23 @@ static void submit_answered(struct rf_peer *p)
         rf_hist_add(&f->submit, p->whole_s - p->sent_s);
 }
 
-static void submit_one(struct rf_timer *t)
+static void submit_due(struct rf_timer *t)
 {
     struct farm *f = t->ctx;
     if (f->over)
         return;
-    rf_load_timer(f->load, t, f->submit_every_s * 2 * chance(f));
-    struct rf_peer *p = f->submitters[f->rotating++ % N_SUBMITTERS];
-    if (p->busy)
-        return; /* the next one then */
-    char body[512];
-    f->submitted_s[f->next_number % N_TIMES] = rf_bench_now();
-    int n = rf_bench_job(body, sizeof body, f->next_number++);
-    rf_peer_send(p, "POST", "/v1/videos", "application/json", body, (size_t)n);
+    double now = rf_bench_now();
+    for (int i = 0; i < N_SUBMITTERS && f->submit_due_s <= now; i++) {
+        struct rf_peer *p = f->submitters[i];
+        if (p->busy)
+            continue;
+        char body[512];
+        f->submitted_s[f->next_number % N_TIMES] = now;
+        int n = rf_bench_job(body, sizeof body, f->next_number++);
+        rf_peer_send(p, "POST", "/v1/videos", "application/json", body, (size_t)n);
+        f->submit_due_s += f->submit_every_s * 2 * chance(f);
+    }
+    rf_load_timer(f->load, t, 0);
 }
 
 static void row(const struct rf_bench *b, const char *what, int n_peers, const struct rf_hist *h, double seconds)
@@ -206,7 +209,8 @@ void rf_bench_farm(struct rf_bench *b, int n_workers)
     }
     for (int i = 0; i < N_SUBMITTERS; i++)
         f->submitters[i] = rf_peer_create(f->load, submit_answered, f);
-    f->submit_timer = (struct rf_timer){.fire = submit_one, .ctx = f};
+    f->submit_timer = (struct rf_timer){.fire = submit_due, .ctx = f};
+    f->submit_due_s = rf_bench_now() + ramp_s;
     rf_load_timer(f->load, &f->submit_timer, ramp_s);
     rf_load_run(f->load, rf_bench_now() + ramp_s + 5, &never);
     f->counting = true;

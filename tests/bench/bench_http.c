@@ -18,6 +18,7 @@ struct group {
     void (*next)(struct rf_peer *p, struct group *g); /* sends the next request */
     bool (*check)(struct rf_peer *p, struct group *g); /* true: one more is done. NULL: any 200 */
     int n_peers;
+    bool bare;                      /* pairs: nothing reported but the end */
     int64_t weight;                 /* things done by one answer, for batches; 0 = 1 */
     double from_s, to_s;            /* what began in between is counted */
     int64_t n, n_all;               /* counted; and with those before and after */
@@ -123,7 +124,7 @@ static void lease_or_complete(struct rf_peer *p, struct group *g)
         rf_peer_send(p, "POST", "/farm/v1/lease", "application/json", body, (size_t)n);
         return;
     }
-    int n = rf_bench_complete(body, sizeof body, lane->worker_id, lane->task.lease);
+    int n = (g->bare ? rf_bench_complete_bare : rf_bench_complete)(body, sizeof body, lane->worker_id, lane->task.lease);
     snprintf(path, sizeof path, "/farm/v1/tasks/%s/complete", lane->task.id);
     rf_peer_send(p, "POST", path, "application/json", body, (size_t)n);
 }
@@ -143,13 +144,13 @@ static bool check_pair(struct rf_peer *p, struct group *g)
     return false;
 }
 
-static void run_pairs(struct rf_bench *b, int n)
+static void run_pairs(struct rf_bench *b, int n, bool bare)
 {
     char (*ids)[64] = rf_calloc((size_t)n, sizeof *ids);
-    struct group g = {.what = "lease+complete", .next = lease_or_complete, .check = check_pair, .n_peers = n,
+    struct group g = {.what = bare ? "lease+complete, no timings" : "lease+complete, ten timings", .bare = bare, .next = lease_or_complete, .check = check_pair, .n_peers = n,
                       .lanes = rf_new_array(struct lane, (size_t)n)};
     rf_bench_workers(b, "pair-", n, ids);
-    rf_bench_fill(b, (int64_t)((b->seconds + 1) * 12000)); /* two tasks a job */
+    rf_bench_fill(b, (int64_t)((b->seconds + 1) * 8000)); /* two tasks a job */
     for (int i = 0; i < n; i++)
         memcpy(g.lanes[i].worker_id, ids[i], sizeof *ids);
     measure(b, &g, true);
@@ -245,7 +246,9 @@ static bool run(struct rf_bench *b, const char *name, int number)
         snprintf(what, sizeof what, "batch of %d, jobs", (int)g.weight);
         measure(b, &g, true);
     } else if (strcmp(name, "pairs") == 0) {
-        run_pairs(b, number > 0 ? number : 32);
+        run_pairs(b, number > 0 ? number : 32, false);
+    } else if (strcmp(name, "bare-pairs") == 0) {
+        run_pairs(b, number > 0 ? number : 32, true);
     } else if (strcmp(name, "reads") == 0) {
         run_reads(b, number);
     } else if (strcmp(name, "page") == 0) {
@@ -262,7 +265,7 @@ static bool run(struct rf_bench *b, const char *name, int number)
 
 static const char help[] =
     "usage: bench_http --port PORT --pid PID --folder FOLDER [--seconds S] SCENARIO[:NUMBER]...\n"
-    "  health:CONNECTIONS  submit:CONNECTIONS  batch:LINES  pairs:WORKERS (server with --trust-outputs)\n"
+    "  health:CONNECTIONS  submit:CONNECTIONS  batch:LINES  pairs:WORKERS  bare-pairs:WORKERS (server with --trust-outputs)\n"
     "  reads:SUBMITTERS    page                fill:JOBS    farm:WORKERS (server with --trust-outputs)\n";
 
 int main(int argc, char **argv)
