@@ -361,7 +361,9 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
         snprintf(run->worker_id, sizeof run->worker_id, "%s", worker);
         rf_sched_make_leased(s->sched, job, run, rf_store_clock(s, now_ms) + s->config.lease_ms);
     } else if (not_before_ms > now_ms) {
-        rf_sched_make_waiting(s->sched, job, rf_store_clock(s, now_ms) + not_before_ms - now_ms);
+        /* Never longer than was meant: the clock may have gone back a day while nobody was here to see it. */
+        int64_t rest_ms = not_before_ms - now_ms, most_ms = rf_task_backoff_ms(s, job->attempts);
+        rf_sched_make_waiting(s->sched, job, rf_store_clock(s, now_ms) + (rest_ms < most_ms ? rest_ms : most_ms));
     } else {
         rf_sched_make_ready(s->sched, job);
     }
@@ -386,6 +388,7 @@ static void release_held(void *ctx, struct rf_live_worker *w)
 enum rf_code rf_db_load_jobs(struct rf_store *s, struct rf_err *err)
 {
     int64_t now_ms = s->clock_last_ms;
+    s->lease_ceiling = s->next_lease - 1; /* what a rolled-back group reserved is not on disk: reserve anew */
     rf_sched_clear_jobs(s->sched);
     rf_sched_each_worker(s->sched, release_held, NULL);
     sqlite3_stmt *q = rf_sql(s, SQL_LOAD_ALL);

@@ -179,6 +179,8 @@ struct rf_ending {
 };
 /* Writes the attempt down and frees the worker; the job is still in its place. False: sql_failed. */
 bool rf_task_end_lease(struct rf_store *s, struct rf_live_job *job, const struct rf_ending *end, int64_t now_ms);
+/* How long a task rests after its n-th failed attempt. */
+int64_t rf_task_backoff_ms(const struct rf_store *s, int n_attempts);
 /* After that: another try, now or later, or the end of the job. */
 bool rf_task_retry_or_fail(struct rf_store *s, struct rf_live_job *job, const struct rf_ending *end, bool retryable,
                            const char *worker_id, const char *worker_name, int64_t now_ms);

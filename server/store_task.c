@@ -232,6 +232,14 @@ static bool fail_job(struct rf_store *s, struct rf_live_job *job, const struct r
     return rf_job_finish(s, job, RF_JOB_FAILED, NULL, end->code, message, now_ms);
 }
 
+int64_t rf_task_backoff_ms(const struct rf_store *s, int n_attempts)
+{
+    int64_t wait_ms = s->config.backoff_ms;
+    for (int i = 1; i < n_attempts && wait_ms < s->config.backoff_max_ms; i++)
+        wait_ms *= 2;
+    return wait_ms < s->config.backoff_max_ms ? wait_ms : s->config.backoff_max_ms;
+}
+
 bool rf_task_retry_or_fail(struct rf_store *s, struct rf_live_job *job, const struct rf_ending *end, bool retryable,
                            const char *worker_id, const char *worker_name, int64_t now_ms)
 {
@@ -241,14 +249,9 @@ bool rf_task_retry_or_fail(struct rf_store *s, struct rf_live_job *job, const st
     job->n_no_memory += no_memory;
     if (no_memory && job->n_no_memory == 1)
         return put_back(s, job, 0, now_ms); /* at once, in a smaller plan; the same worker is as good as any */
-    int64_t wait_ms = s->config.backoff_ms;
-    for (int i = 1; i < job->attempts && wait_ms < s->config.backoff_max_ms; i++)
-        wait_ms *= 2;
-    if (wait_ms > s->config.backoff_max_ms)
-        wait_ms = s->config.backoff_max_ms;
     free(job->avoid);
     job->avoid = rf_strdup(worker_id);
-    return put_back(s, job, now_ms + wait_ms, now_ms);
+    return put_back(s, job, now_ms + rf_task_backoff_ms(s, job->attempts), now_ms);
 }
 
 bool rf_task_release(struct rf_store *s, struct rf_live_job *job, int64_t now_ms)
