@@ -24,8 +24,9 @@ struct rf_use rf_bench_use(const struct rf_bench *b)
     const char *rest = strrchr(text, ')'); /* the name may hold anything */
     unsigned long user = 0, kernel = 0;
     long rss = 0;
-    if (rest != NULL && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
-                               &user, &kernel, &rss) == 3) {
+    static const char fields[] =
+        ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld";
+    if (rest != NULL && sscanf(rest, fields, &user, &kernel, &rss) == 3) {
         use.cpu_s = (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
         use.rss_bytes = (double)rss * (double)sysconf(_SC_PAGESIZE);
     }
@@ -56,12 +57,12 @@ double rf_bench_sync_rate(const struct rf_bench *b)
 
 void rf_bench_header(void)
 {
-    printf("%-32s %6s %10s %8s %8s %8s %9s %8s %8s %6s\n", "what", "peers", "per s", "p50 ms", "p99 ms", "max ms", "cpu us ea",
-           "rss MiB", "syncs/s", "load");
+    printf("%-32s %6s %10s %8s %8s %8s %9s %8s %8s %6s\n", "what", "peers", "per s", "p50 ms", "p99 ms", "max ms",
+           "cpu us ea", "rss MiB", "syncs/s", "load");
 }
 
-void rf_bench_row(const struct rf_bench *b, const char *what, int n_peers, int64_t n, double seconds, const struct rf_hist *h,
-                  int64_t n_all, struct rf_use before, double syncs)
+void rf_bench_row(const struct rf_bench *b, const char *what, int n_peers, int64_t n, double seconds,
+                  const struct rf_hist *h, int64_t n_all, struct rf_use before, double syncs)
 {
     struct rf_use after = rf_bench_use(b);
     printf("%-32s %6d %10.0f %8.2f %8.2f %8.2f ", what, n_peers, (double)n / seconds, rf_hist_at(h, 0.5) * 1e3,
@@ -89,8 +90,9 @@ void rf_bench_bad(struct rf_bench *b, const struct rf_peer *p, const char *doing
 
 int rf_bench_job(char *to, size_t room, int64_t number)
 {
-    return snprintf(to, room, "{\"prompt\":\"number %" PRId64 ": a red circle moves left over a blue background while a small "
-                    "green triangle turns slowly\",\"size\":\"192x128\",\"seconds\":\"5\",\"seed\":%" PRId64 "}", number, number);
+    return snprintf(to, room, "{\"prompt\":\"number %" PRId64 ": a red circle moves left over a blue background "
+                    "while a small green triangle turns slowly\",\"size\":\"192x128\",\"seconds\":\"5\",\"seed\":%"
+                    PRId64 "}", number, number);
 }
 
 int64_t rf_bench_job_number(const char *lease_body)
@@ -103,10 +105,12 @@ int rf_bench_register(char *to, size_t room, const char *name, int pid)
 {
     return snprintf(to, room, "{\"protocol\":1,\"name\":\"%s\",\"build\":\"bench\",\"host\":\"localhost\",\"pid\":%d,"
                     "\"device\":{\"kind\":\"cpu\",\"name\":\"none\",\"memory_bytes\":1073741824,\"precision\":\"f32\"},"
-                    "\"models\":[{\"name\":\"demo\",\"title\":\"Coloured shapes\",\"hash\":\"b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c\","
+                    "\"models\":[{\"name\":\"demo\",\"title\":\"Coloured shapes\","
+                    "\"hash\":\"b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c\","
                     "\"takes_text\":true,\"takes_image\":true,\"max_segment_frames\":81,\"sizes\":[\"192x128\"],"
                     "\"defaults\":{\"size\":\"192x128\",\"num_frames\":81,\"num_inference_steps\":4,\"switch_step\":2,"
-                    "\"flow_shift\":5.0,\"guidance_scale\":1.0},\"loras\":[\"demo_4steps\"],\"examples\":[\"a red circle\"],"
+                    "\"flow_shift\":5.0,\"guidance_scale\":1.0},\"loras\":[\"demo_4steps\"],"
+                    "\"examples\":[\"a red circle\"],"
                     "\"vocabulary\":[\"red\",\"circle\"],\"note\":\"of a benchmark\"}]}", name, pid);
 }
 
@@ -117,8 +121,8 @@ int rf_bench_lease(char *to, size_t room, const char *worker_id, int wait_ms)
 
 int rf_bench_heartbeat(char *to, size_t room, const char *worker_id, int64_t lease, double fraction)
 {
-    return snprintf(to, room, "{\"worker_id\":\"%s\",\"lease\":%" PRId64 ",\"stage\":\"high_noise\",\"step\":1,\"steps\":4,"
-                    "\"fraction\":%.3f}", worker_id, lease, fraction);
+    return snprintf(to, room, "{\"worker_id\":\"%s\",\"lease\":%" PRId64 ",\"stage\":\"high_noise\",\"step\":1,"
+                    "\"steps\":4,\"fraction\":%.3f}", worker_id, lease, fraction);
 }
 
 #define TIMING(stage, step, seconds) "{\"stage\":\"" stage "\",\"step\":" step ",\"started_at_ms\":1700000000000," \
@@ -129,15 +133,18 @@ int rf_bench_complete(char *to, size_t room, const char *worker_id, int64_t leas
 {
     static const char rest[] = TIMING("load", "null", "0.5") "," TIMING("text", "null", "0.02") ","
         TIMING("high_noise", "0", "3.1") "," TIMING("high_noise", "1", "3.2") "," TIMING("low_noise", "2", "3.3") ","
-        TIMING("low_noise", "3", "3.4") "," TIMING("decode", "null", "1.25") "," TIMING("interpolate", "null", "1.5") ","
+        TIMING("low_noise", "3", "3.4") "," TIMING("decode", "null", "1.25") ","
+        TIMING("interpolate", "null", "1.5") ","
         TIMING("encode", "null", "0.75") "," TIMING("upload", "null", "0.1");
     return snprintf(to, room, "{\"worker_id\":\"%s\",\"lease\":%" PRId64 ",\"timings\":[%s],\"notes\":[],\"result\":{"
-                    "\"num_frames\":162,\"width\":192,\"height\":128,\"fps\":32,\"seconds\":5.0625}}", worker_id, lease, rest);
+                    "\"num_frames\":162,\"width\":192,\"height\":128,\"fps\":32,\"seconds\":5.0625}}", worker_id, lease,
+                    rest);
 }
 
 int rf_bench_complete_bare(char *to, size_t room, const char *worker_id, int64_t lease)
 {
-    return snprintf(to, room, "{\"worker_id\":\"%s\",\"lease\":%" PRId64 ",\"timings\":[],\"result\":{}}", worker_id, lease);
+    return snprintf(to, room, "{\"worker_id\":\"%s\",\"lease\":%" PRId64 ",\"timings\":[],\"result\":{}}", worker_id,
+                    lease);
 }
 
 bool rf_bench_find(const char *body, const char *key, char *to, size_t room)

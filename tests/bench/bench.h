@@ -1,5 +1,5 @@
-/* What the scenarios of bench_http share: the server under test, the farm's messages as a worker sends them, and a row of
- * the table.
+/* What the scenarios of bench_http share: the server under test, the farm's messages as a worker sends them, and a row
+ * of the table.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_BENCH_BENCH_H
 #define RF_BENCH_BENCH_H
@@ -20,10 +20,10 @@ double rf_bench_load(void);                                 /* of the machine, l
 /* 4 KiB blocks appended, each synced: what a commit costs at least. Per second, over about 0.3 s. */
 double rf_bench_sync_rate(const struct rf_bench *b);
 void rf_bench_header(void);
-/* One row: n done in seconds and how long each took; the server's CPU since `before` over the n_all done since then (0: left
- * out); syncs a second (0: left out). */
-void rf_bench_row(const struct rf_bench *b, const char *what, int n_peers, int64_t n, double seconds, const struct rf_hist *h,
-                  int64_t n_all, struct rf_use before, double syncs);
+/* One row: n done in seconds and how long each took; the server's CPU since `before` over the n_all done since then (0:
+ * left out); syncs a second (0: left out). */
+void rf_bench_row(const struct rf_bench *b, const char *what, int n_peers, int64_t n, double seconds,
+                  const struct rf_hist *h, int64_t n_all, struct rf_use before, double syncs);
 /* Notes an answer that should not be; the first few are printed. */
 void rf_bench_bad(struct rf_bench *b, const struct rf_peer *p, const char *doing);
 

@@ -1,7 +1,7 @@
-/* A whole farm of pretence: each worker has one connection and lives like a real one: a long poll until there is work, then
- * heartbeats every 5 s, complete after a minute, and again. Jobs come at the rate that keeps four of five workers busy, so
- * the others wait in their polls. What a worker sends is never late here because of a server that was slow before: the
- * next heartbeat is 5 s after the last one was due.
+/* A whole farm of pretence: each worker has one connection and lives like a real one: a long poll until there is work,
+ * then heartbeats every 5 s, complete after a minute, and again. Jobs come at the rate that keeps four of five workers
+ * busy, so the others wait in their polls. What a worker sends is never late here because of a server that was slow
+ * before: the next heartbeat is 5 s after the last one was due.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/bench/bench.h"
 
@@ -224,9 +224,10 @@ void rf_bench_farm(struct rf_bench *b, int n_workers)
     row(b, "farm: complete", n_workers, &f->complete, took);
     row(b, "farm: submit", N_SUBMITTERS, &f->submit, took);
     row(b, "farm: work handed over", n_workers, &f->handed, took);
-    printf("%lld workers busy at the end, %lld leases given, %lld lost wrongly, %lld sent late by this program; server: %.0f %% "
-           "of a core, %.0f MiB (%.1f KiB a worker)\n", (long long)f->n_busy, (long long)f->n_leased, (long long)f->n_lost,
-           (long long)f->n_late, (after.cpu_s - before.cpu_s) / took * 100, after.rss_bytes / (1 << 20),
+    double share = (after.cpu_s - before.cpu_s) / took;
+    printf("%lld workers busy at the end, %lld leases given, %lld lost wrongly, %lld sent late by this program; "
+           "server: %.0f %% of a core, %.0f MiB (%.1f KiB a worker)\n", (long long)f->n_busy, (long long)f->n_leased,
+           (long long)f->n_lost, (long long)f->n_late, share * 100, after.rss_bytes / (1 << 20),
            (after.rss_bytes - idle.rss_bytes) / 1024 / n_workers);
     f->over = true;
     rf_load_destroy(&f->load);

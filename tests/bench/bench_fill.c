@@ -1,6 +1,6 @@
-/* A database with very many finished jobs, in seconds instead of hours: bench_fill FILE JOBS
- * One job goes the real way through the store, then its rows are copied with new ids, ten seconds apart. What a job looks
- * like on disk is so whatever the store makes it; only the names of id and time columns are known here.
+/* A database with very many finished jobs, in a minute instead of hours: bench_fill FILE JOBS
+ * One job goes the real way through the store, then its rows are copied with new ids, ten seconds apart. What a job
+ * looks like on disk is so whatever the store makes it; only the names of id and time columns are known here.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/store.h"
 
@@ -37,15 +37,17 @@ static void make_one(const char *path, int64_t now_ms, char ret_id[RF_JOB_ID_SIZ
     const struct rf_store_config config = {.path = path, .now_ms = now_ms, .trust_outputs = true};
     must(rf_store_open(&config, &s, &err), &err);
     struct rf_wire_model m = {.name = (char *)"demo",
-                              .hash = (char *)"b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c", .takes_text = true, .max_segment_frames = 81,
+                              .hash = (char *)"b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c",
+                              .takes_text = true, .max_segment_frames = 81,
                               .defaults = {.name = "demo", .width = 192, .height = 128}};
-    struct rf_wire_register reg = {.protocol = RF_PROTOCOL, .name = (char *)"fill", .device_kind = (char *)"cpu", .models = &m,
-                                   .n_models = 1};
+    struct rf_wire_register reg = {.protocol = RF_PROTOCOL, .name = (char *)"fill", .device_kind = (char *)"cpu",
+                                   .models = &m, .n_models = 1};
     char worker_id[RF_WORKER_ID_SIZE];
     must(rf_store_register(s, &reg, now_ms, worker_id, &err), &err);
     struct rf_request *r = rf_request_create();
     free(r->prompt);
-    r->prompt = rf_strdup("number 7: a red circle moves left over a blue background while a small green triangle turns slowly");
+    r->prompt = rf_strdup("number 7: a red circle moves left over a blue background while a small green triangle "
+                          "turns slowly");
     r->given = 1;
     must(rf_request_resolve(r, &m.defaults, 42, NULL, NULL, &err), &err);
     struct rf_submit job = {.request = r};
@@ -57,8 +59,9 @@ static void make_one(const char *path, int64_t now_ms, char ret_id[RF_JOB_ID_SIZ
     for (int i = 0; i < 2; i++) {
         struct rf_op claim = {.kind = RF_OP_CLAIM, .now_ms = now_ms + i, .u.claim.worker_id = worker_id};
         must(rf_store_run(s, &claim, &err), &err);
-        struct rf_wire_report done = {.kind = RF_REPORT_COMPLETE, .lease = claim.u.claim.lease.lease, .timings = timings,
-                                      .n_timings = 7, .result = {.n_frames = 162, .width = 192, .height = 128, .fps = 32}};
+        struct rf_wire_report done = {.kind = RF_REPORT_COMPLETE, .lease = claim.u.claim.lease.lease,
+                                      .timings = timings, .n_timings = 7,
+                                      .result = {.n_frames = 162, .width = 192, .height = 128, .fps = 32}};
         memcpy(done.worker_id, worker_id, sizeof done.worker_id);
         struct rf_file file = {.name = "video.mp4", .disk_name = "video.mp4.1", .size_bytes = 100000};
         memset(file.sha256, 'a', 64);
@@ -80,16 +83,19 @@ static void copy_jobs(const char *path, int64_t row, int64_t n)
         exit(1);
     char text[512];
     sql(db, "PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA cache_size = -262144; BEGIN");
+    long long id = row;
     snprintf(text, sizeof text, "CREATE TEMP TABLE j AS SELECT * FROM jobs WHERE row = %lld;"
              "CREATE TEMP TABLE a AS SELECT * FROM attempts WHERE job = %lld;"
-             "CREATE TEMP TABLE f AS SELECT * FROM files WHERE job = %lld", (long long)row, (long long)row, (long long)row);
+             "CREATE TEMP TABLE f AS SELECT * FROM files WHERE job = %lld", id, id, id);
     sql(db, text);
     static const char *const steps[] = {
         "UPDATE j SET row = row - (?1 << 20), tail = (tail + 7919) & 0x7fffffffffffffff, created_ms = created_ms - ?1, "
             "started_ms = started_ms - ?1, finished_ms = finished_ms - ?1",
         "UPDATE a SET job = job - (?1 << 20), started_ms = started_ms - ?1, ended_ms = ended_ms - ?1",
-        "UPDATE f SET row = row - 1, job = job - (?1 << 20), job_id = 'of job ' || job, created_ms = created_ms - ?1",
-        "INSERT INTO jobs SELECT * FROM j", "INSERT INTO attempts SELECT * FROM a", "INSERT INTO files SELECT * FROM f"};
+        "UPDATE f SET row = row - 1, job = job - (?1 << 20), job_id = 'of job ' || job, "
+            "created_ms = created_ms - ?1",
+        "INSERT INTO jobs SELECT * FROM j", "INSERT INTO attempts SELECT * FROM a",
+        "INSERT INTO files SELECT * FROM f"};
     sqlite3_stmt *stmts[RF_COUNT_OF(steps)];
     for (size_t k = 0; k < RF_COUNT_OF(steps); k++)
         if (sqlite3_prepare_v2(db, steps[k], -1, &stmts[k], NULL) != SQLITE_OK) {

@@ -124,7 +124,8 @@ static void lease_or_complete(struct rf_peer *p, struct group *g)
         rf_peer_send(p, "POST", "/farm/v1/lease", "application/json", body, (size_t)n);
         return;
     }
-    int n = (g->bare ? rf_bench_complete_bare : rf_bench_complete)(body, sizeof body, lane->worker_id, lane->task.lease);
+    int n = (g->bare ? rf_bench_complete_bare : rf_bench_complete)(body, sizeof body, lane->worker_id,
+                                                                   lane->task.lease);
     snprintf(path, sizeof path, "/farm/v1/tasks/%s/complete", lane->task.id);
     rf_peer_send(p, "POST", path, "application/json", body, (size_t)n);
 }
@@ -147,7 +148,8 @@ static bool check_pair(struct rf_peer *p, struct group *g)
 static void run_pairs(struct rf_bench *b, int n, bool bare)
 {
     char (*ids)[64] = rf_calloc((size_t)n, sizeof *ids);
-    struct group g = {.what = bare ? "lease+complete, no timings" : "lease+complete, ten timings", .bare = bare, .next = lease_or_complete, .check = check_pair, .n_peers = n,
+    struct group g = {.what = bare ? "lease+complete, no timings" : "lease+complete, ten timings", .bare = bare,
+                      .next = lease_or_complete, .check = check_pair, .n_peers = n,
                       .lanes = rf_new_array(struct lane, (size_t)n)};
     rf_bench_workers(b, "pair-", n, ids);
     rf_bench_fill(b, (int64_t)((b->seconds + 1) * 8000)); /* two tasks a job */
@@ -265,8 +267,8 @@ static bool run(struct rf_bench *b, const char *name, int number)
 
 static const char help[] =
     "usage: bench_http --port PORT --pid PID --folder FOLDER [--seconds S] SCENARIO[:NUMBER]...\n"
-    "  health:CONNECTIONS  submit:CONNECTIONS  batch:LINES  pairs:WORKERS  bare-pairs:WORKERS (server with --trust-outputs)\n"
-    "  reads:SUBMITTERS    page                fill:JOBS    farm:WORKERS (server with --trust-outputs)\n";
+    "  health:CONNECTIONS  submit:CONNECTIONS  batch:LINES  reads:SUBMITTERS  page  fill:JOBS\n"
+    "  pairs:WORKERS  bare-pairs:WORKERS  farm:WORKERS     these need a server with --trust-outputs\n";
 
 int main(int argc, char **argv)
 {
@@ -289,7 +291,8 @@ int main(int argc, char **argv)
         else
             break;
     }
-    if (i == argc || strncmp(argv[i], "--", 2) == 0 || b.port == 0 || b.pid == 0 || !(b.seconds > 0 && b.seconds <= 600)) {
+    bool good = i < argc && strncmp(argv[i], "--", 2) != 0 && b.port > 0 && b.pid > 0;
+    if (!good || !(b.seconds > 0 && b.seconds <= 600)) {
         fputs(help, stderr);
         return 2;
     }

@@ -63,6 +63,7 @@ struct rf_peer {
 /* Connects now. */
 struct rf_peer *rf_peer_create(struct rf_load *load, void (*answered)(struct rf_peer *p), void *ctx);
 /* One request at a time. `body` NULL: none. */
-void rf_peer_send(struct rf_peer *p, const char *method, const char *path, const char *type, const char *body, size_t n);
+void rf_peer_send(struct rf_peer *p, const char *method, const char *path, const char *type, const char *body,
+                  size_t n);
 
 #endif
