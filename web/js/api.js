@@ -12,10 +12,28 @@ export class ApiError extends Error {
   }
 }
 
+const TOKEN = 'framefarm.token';
+const TICKET_MS = 20 * 60 * 1000; // tickets last an hour
+let ticket = null;                // stands for the token in addresses that the browser fetches by itself
+
 /* The one place where who is asking is added; farms on loopback need no token. */
 function authorization() {
-  const token = localStorage.getItem('framefarm.token');
+  const token = localStorage.getItem(TOKEN);
   return token ? {authorization: `Bearer ${token}`} : {};
+}
+
+export const hasToken = () => localStorage.getItem(TOKEN) !== null;
+export function setToken(token) {
+  ticket = null;
+  if (token) localStorage.setItem(TOKEN, token);
+  else localStorage.removeItem(TOKEN);
+}
+
+/* Before anything with a picture is shown, and from then on by itself. A farm without tickets needs none. */
+export async function keepTicket() {
+  if (hasToken()) ticket = await post('v1/tickets').then(t => t.ticket, () => ticket);
+  clearTimeout(keepTicket.timer);
+  keepTicket.timer = setTimeout(keepTicket, ticket || !hasToken() ? TICKET_MS : 5000);
 }
 
 async function send(method, path, {body, headers = {}, signal, keepalive} = {}) {
@@ -30,6 +48,7 @@ async function send(method, path, {body, headers = {}, signal, keepalive} = {}) 
   }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
+  if (answer.status === 401) dispatchEvent(new Event('framefarm:token'));
   throw new ApiError(answer.status, problem.error, answer.headers.get('x-request-id'));
 }
 
@@ -64,8 +83,8 @@ export const cancel = (id, options) => post(`${video(id)}/cancel`, undefined, op
 export const retry = id => post(`${video(id)}/retry`);
 export const setPriority = (id, priority) => post(`${video(id)}/priority`, {priority});
 export const remove = (id, options) => send('DELETE', video(id), options).then(a => a.json());
-export const contentUrl = (id, variant) => `${video(id)}/content${query({variant})}`;
-export const csvUrl = id => `${video(id)}/timings?format=csv`;
+export const contentUrl = (id, variant) => `${video(id)}/content${query({variant, ticket})}`;
+export const csvUrl = id => `${video(id)}/timings${query({format: 'csv', ticket})}`;
 
 /* The latest preview as a blob: address, to be revoked by the caller; null when there is none (yet). */
 export const preview = id => send('GET', contentUrl(id, 'preview')).then(a => a.blob())

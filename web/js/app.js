@@ -1,6 +1,7 @@
 /* Wires the page: start the parts, tell them when something changed, show the page that the address names.
  * The job view and the farm page are loaded when first wanted, which keeps the first view small.
  * SPDX-License-Identifier: Apache-2.0 */
+import {keepTicket} from './api.js';
 import {startCompose, updateCompose, usePrompt} from './compose.js';
 import {$, h, setText} from './dom.js';
 import {ensureDone, hasDone, isFiltered, isLoaded, startDone, updateDone} from './done.js';
@@ -112,4 +113,8 @@ setInterval(() => {
 }, 1000);
 /* Words such as "3 min ago" and "in about 4 min" grow stale slowly. */
 setInterval(() => document.hidden || update(), 20000);
-start();
+addEventListener('framefarm:token', async () => (await import('./token.js')).askForToken(async () => {
+  await keepTicket();
+  hurry();
+}));
+keepTicket().then(start);
