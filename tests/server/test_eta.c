@@ -1,6 +1,7 @@
 /* How long things take and when jobs will end: the curve, the queue played forward, and both inside the store.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/eta_queue.h"
+#include "server/schedule.h"
 #include "tests/server/store_helpers.h"
 
 #include <math.h>
@@ -234,6 +235,36 @@ static void two_workers_share_and_users_take_turns(void **state)
     free(s.q.starts);
 }
 
+static void users_take_turns_again_and_again(void **state)
+{
+    struct stage s = {.q.paused = false};
+    struct rf_queue_job jobs[] = {clip(1, 0), clip(2, 0), clip(3, 0), clip(4, 1), clip(5, 1), clip(6, 1)};
+    const int order[] = {0, 3, 1, 4, 2, 5};
+    const double starts[] = {0, 10, 22, 32, 44, 54}; /* who has had less goes before the other's assembling */
+    run(&s, jobs, 6, 1, NULL);
+    for (int i = 0; i < 6; i++)
+        assert_true(jobs[order[i]].start_s == starts[i]);
+    free(s.q.starts);
+}
+
+static void front_of_the_queue_has_room_for_every_user(void **state)
+{
+    struct rf_sched *s = rf_sched_create();
+    struct rf_live_job *front[10];
+    for (int i = 0; i < 103; i++) {
+        struct rf_live_job *job = rf_new(struct rf_live_job);
+        *job = (struct rf_live_job){.row = i + 1, .n_tasks = 2, .n_frames = 81, .priority = i == 102 ? 1 : 0};
+        rf_sched_add(s, job, i < 100 ? "many" : "few", "m", NULL, NULL);
+        rf_sched_make_ready(s, job);
+    }
+    int64_t rows = 0;
+    assert_int_equal(rf_sched_front(s, 10, front), 10); /* 103 by priority, 101, 102, and turns of the other */
+    for (int i = 0; i < 10; i++)
+        rows += front[i]->row;
+    assert_int_equal(rows, 103 + 101 + 102 + 1 + 2 + 3 + 4 + 5 + 6 + 7);
+    rf_sched_destroy(&s);
+}
+
 static void what_runs_ends_first_and_its_worker_goes_on(void **state)
 {
     struct stage s = {.q.paused = false};
@@ -458,6 +489,8 @@ int main(void)
         cmocka_unit_test(few_steps_tell_what_many_take),
         cmocka_unit_test(jobs_follow_one_another_on_one_worker),
         cmocka_unit_test(two_workers_share_and_users_take_turns),
+        cmocka_unit_test(users_take_turns_again_and_again),
+        cmocka_unit_test(front_of_the_queue_has_room_for_every_user),
         cmocka_unit_test(what_runs_ends_first_and_its_worker_goes_on),
         cmocka_unit_test(paused_queue_starts_nothing),
         cmocka_unit_test(too_long_segments_wait_for_ever),
