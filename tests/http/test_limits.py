@@ -73,7 +73,9 @@ class Raw:
     def dribble(self, data, pause=0.05, piece=1):
         """Sends a piece per pause until the server cuts the line or all is out. True: it was cut."""
         self.socket.settimeout(pause)
+        end = time.monotonic() + DEADLINE
         for i in range(0, len(data), piece):
+            assert time.monotonic() < end, "still not cut"
             if not self.send(data[i:i + piece]):
                 return True
             try:
