@@ -50,6 +50,22 @@ static const char *from_environment(const char *name)
     return getenv(name);
 }
 
+/* A folder, and its name on the disk: all that we promise to keep lies behind it. True: it is there now. */
+static bool make_one(const char *path)
+{
+    if (mkdir(path, 0755) != 0)
+        return errno == EEXIST;
+    const char *slash = strrchr(path, '/');
+    RF_AUTO(rf_free) char *parent = slash == NULL ? rf_strdup(".") : rf_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool synced = fd >= 0 && fsync(fd) == 0;
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = why;
+    return synced;
+}
+
 /* mkdir -p */
 static enum rf_code make_folder(const char *path, struct rf_err *err)
 {
@@ -57,10 +73,10 @@ static enum rf_code make_folder(const char *path, struct rf_err *err)
     for (char *p = part + 1; *p; p++)
         if (*p == '/') {
             *p = '\0';
-            mkdir(part, 0755);
+            make_one(part); /* one that cannot be made shows in what comes after it */
             *p = '/';
         }
-    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+    if (!make_one(path))
         return rf_fail(err, RF_ERR_IO, "make the data folder '%s': %s", path, strerror(errno));
     return RF_OK;
 }
