@@ -152,9 +152,9 @@ def check_ended(line, oracle, job, video):
             oracle.count("files whole")
 
 
-def count_down(server, oracle, there):
+def count_down(server, oracle, there, data=None):
     """What is on the disk, once the server has stopped: the database and the files behind it."""
-    data = server.folder / "data"
+    data = data or server.folder / "data"
     db = sqlite3.connect("file:%s?mode=ro" % (data / "farm.db"), uri=True)
     if db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
         oracle.violation("the database is damaged")
