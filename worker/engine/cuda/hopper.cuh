@@ -1,0 +1,139 @@
+/* Hopper's own instructions (sm_90a): barriers in shared memory, the copy engine, warpgroup products. PTX ISA 8.x names.
+ *
+ * Tiles in shared memory are [halves of 64 columns][rows][64 bf16]: rows of 128 bytes with the 128-byte swizzle that the
+ * copy engine writes and wgmma reads (16-byte chunk c of row r lies at c ^ (r % 8)); tiles start at multiples of 1024.
+ * Operands of wgmma are named by descriptors:
+ *   bits 0-13 address / 16, 16-29 leading offset / 16, 32-45 stride offset / 16, 62-63 = 1: 128-byte swizzle.
+ *   K-major (q and k: the columns are summed over): stride offset 1024 (8 rows); 16 columns further is 32 bytes.
+ *   MN-major (v: the rows are summed over): leading offset is that of the next 64 columns, stride offset 1024 that of
+ *   the next 8 rows; 16 rows further is 2048 bytes.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RF_ENGINE_CUDA_HOPPER_CUH
+#define RF_ENGINE_CUDA_HOPPER_CUH
+
+#include "worker/engine/cuda/mma.cuh"
+
+#include <cuda.h> /* CUtensorMap; nothing of the driver library is linked */
+
+/* ---- barriers ---- */
+
+static __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+/* Waits for the phase of this parity to end; on a new barrier parity 1 counts as ended. */
+static __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra over;\n"
+                 "bra again;\n"
+                 "over:\n"
+                 "}" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+/* Barriers among whole warps, by number. */
+static __device__ __forceinline__ void named_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+static __device__ __forceinline__ void named_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* ---- copies ---- */
+
+/* The map's box at column x, row y into shared memory; its bytes count towards the barrier. Outside is zeros. */
+static __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap *map, int x, int y, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+                 "[%4];" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
+}
+
+/* ---- warpgroup products ---- */
+
+static __device__ __forceinline__ uint64_t descriptor(uint32_t address, uint32_t leading, uint32_t stride)
+{
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)(stride >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+
+static __device__ __forceinline__ void wgmma_fence(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+static __device__ __forceinline__ void wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int N> static __device__ __forceinline__ void wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+
+/* The compiler must neither move a use of these registers over this point nor keep copies of them across it. */
+template <int N> static __device__ __forceinline__ void pin(float (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(d[i])::"memory");
+}
+
+template <int N> static __device__ __forceinline__ void pin_operands(uint32_t (&p)[N][4])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            asm volatile("" : "+r"(p[i][j])::"memory");
+}
+
+#define RF_F8(d, i) \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+        "+f"(d[i + 7])
+#define RF_F64(d) RF_F8(d, 0), RF_F8(d, 8), RF_F8(d, 16), RF_F8(d, 24), RF_F8(d, 32), RF_F8(d, 40), RF_F8(d, 48), RF_F8(d, 56)
+#define RF_LIST64 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
+    "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, " \
+    "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
+
+/* d [64, 128] (+)= a [64, 16] b [16, 128], both from shared memory, both K-major. Warp w of the group has rows 16 w ..
+ * 16 w + 15 of d: d[4 j + i] lies where mma.cuh's d[i] lies in columns 8 j .. 8 j + 7. */
+static __device__ __forceinline__ void wgmma_shared(float (&d)[64], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RF_LIST64 ", %64, %65, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : RF_F64(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+/* The same with a in registers, laid out as mma.cuh's a per warp, and b MN-major. */
+static __device__ __forceinline__ void wgmma_registers(float (&d)[64], const uint32_t a[4], uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RF_LIST64
+                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+                 : RF_F64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+#endif

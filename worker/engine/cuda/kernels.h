@@ -1,0 +1,126 @@
+/* The border between the C side of this folder and its kernels: one launcher per kernel, C types only.
+ *
+ * Every launcher puts its work on `stream` and returns what cudaGetLastError() says about the launch; failures while
+ * running come out at the next synchronisation. Shapes were checked by the front. Row-major, packed, as in engine.h.
+ * Vector accesses are chosen by the launchers from pointers and sizes: any alignment is correct, 16 bytes is fast.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef RF_ENGINE_CUDA_KERNELS_H
+#define RF_ENGINE_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The numbers of enum rf_dtype: schema/ is C only, so .cu files do not see it. backend_cuda.c asserts that they agree. */
+enum rf_kt { RF_KT_F32, RF_KT_F16, RF_KT_BF16, RF_KT_E4M3, RF_KT_E5M2 };
+enum rf_ka { RF_KA_NONE, RF_KA_GELU_TANH, RF_KA_SILU }; /* enum rf_act */
+
+/* ---- elementwise.cu ---- */
+cudaError_t rf_launch_convert(cudaStream_t stream, void *y, int y_type, const void *x, int x_type, int64_t n);
+cudaError_t rf_launch_fill(cudaStream_t stream, void *y, int y_type, float value, int64_t n);
+cudaError_t rf_launch_axpby(cudaStream_t stream, float *y, float a, const float *x, float b, int64_t n);
+cudaError_t rf_launch_activate(cudaStream_t stream, void *y, int y_type, const void *x, int x_type, int act, int64_t n);
+cudaError_t rf_launch_gelu_mul(cudaStream_t stream, void *y, int y_type, const void *a, int a_type, const void *b,
+                               int b_type, int64_t n);
+/* y [rows, cols] = x [rows, cols] * scale: [1] or, when per_row, [rows] F32. Dequantises fp8 weights. */
+cudaError_t rf_launch_scale_rows(cudaStream_t stream, void *y, int y_type, const void *x, int x_type,
+                                 const float *scale, bool per_row, int64_t rows, int64_t cols);
+
+/* ---- layout.cu ---- */
+cudaError_t rf_launch_embed(cudaStream_t stream, void *y, int y_type, const void *table, int table_type,
+                            const int32_t *ids /* device */, int64_t n, int64_t dim);
+/* `to_tokens`: tokens from latent; else latent from tokens, whose nesting is the other one. */
+cudaError_t rf_launch_patch(cudaStream_t stream, void *tokens, int tokens_type, void *latent, int latent_type,
+                            int64_t c, int64_t t, int64_t hp, int64_t wp, bool to_tokens);
+/* last [frames, pixels, c], first [c, frames, pixels]; mul, add [c] on the device or NULL. */
+cudaError_t rf_launch_channels(cudaStream_t stream, void *last, int last_type, void *first, int first_type,
+                               const float *mul, const float *add, int64_t c, int64_t frames, int64_t pixels,
+                               bool to_last);
+
+/* ---- norm.cu ---- */
+struct rf_norm_args {
+    void *y;
+    const void *x;
+    int y_type, x_type;
+    const float *scale, *shift, *freqs; /* each may be NULL; freqs [rows, head_dim / 2, 2] */
+    bool subtract_mean;                 /* LayerNorm; else RMS */
+    bool one_plus;
+    float eps;
+    int64_t rows, dim, head_dim;
+};
+cudaError_t rf_launch_norm(cudaStream_t stream, const struct rf_norm_args *args);
+cudaError_t rf_launch_channel_norm(cudaStream_t stream, void *y, int y_type, const void *x, int x_type,
+                                   const float *gamma, int act, int64_t rows, int64_t c);
+
+/* ---- linear_plain.cu: every type, size and alignment; slow but for few rows ---- */
+struct rf_epilogue {
+    void *y; /* [rows, out] */
+    int y_type;
+    const void *d; /* [rows, out]: the product */
+    int d_type;
+    const float *row_scale;  /* [rows] or NULL: fp8 activations */
+    const float *col_scale;  /* [1] or [out] or NULL: fp8 weights */
+    bool col_scale_is_one;
+    const void *branch;      /* [rows, out] or NULL: the LoRA branches, type d_type */
+    const float *bias;       /* [out] or NULL */
+    const float *gate;       /* [out] or NULL, only with add */
+    int act;
+    bool add;                /* y += gate * (...), y F32 */
+    int64_t rows, out;
+};
+/* y = act(d * row_scale * col_scale + branch + bias), or its gated sum. y may be d. */
+cudaError_t rf_launch_epilogue(cudaStream_t stream, const struct rf_epilogue *e);
+/* d [rows, out] F32 (or bf16) = x w^T; accumulate: added to d, with alpha. */
+cudaError_t rf_launch_linear_plain(cudaStream_t stream, void *d, int d_type, const void *x, int x_type, int64_t ldx,
+                                   const void *w, int w_type, float alpha, bool accumulate, int64_t rows, int64_t in,
+                                   int64_t out);
+/* Rows of x as E4M3 with one scale each: scale[r] = max|x[r]| / 448 (1 for a row of zeros). in: a multiple of 16. */
+cudaError_t rf_launch_quantise_rows(cudaStream_t stream, void *q, float *scale, const void *x, int x_type,
+                                    int64_t rows, int64_t in);
+
+/* ---- attention ---- */
+struct rf_attention_args {
+    void *o;
+    const void *q, *k, *v;
+    int o_type, q_type, k_type, v_type;
+    const float *bias; /* [heads, n_q, bias_keys] or NULL */
+    int64_t bias_keys;
+    int64_t n_q, n_keys;
+    int heads, head_dim;
+    float scale;
+};
+/* attention_plain.cu: one warp per query and head, head_dim up to 512. */
+cudaError_t rf_launch_attention_plain(cudaStream_t stream, const struct rf_attention_args *a);
+/* Softmax over rows of F32 scores, in place or narrowed into bf16: p [heads, n_q, ldp] from s [heads, n_q, lds]. Queries
+ * are first_q .. first_q + n_q of bias. Columns n_keys .. ldp are zeroed. */
+cudaError_t rf_launch_softmax(cudaStream_t stream, void *p, int p_type, int64_t ldp, const float *s, int64_t lds,
+                              const float *bias, int64_t bias_keys, int64_t bias_queries, int64_t first_q, float scale,
+                              int heads, int64_t n_q, int64_t n_keys);
+/* attention_mma.cu: bf16, head_dim 128, no bias, scale > 0; sm_80 and later. */
+cudaError_t rf_launch_attention_mma(cudaStream_t stream, const struct rf_attention_args *a);
+/* attention_hopper.cu: likewise, sm_90a. cudaErrorInvalidValue: the tensor map could not be made. */
+cudaError_t rf_launch_attention_hopper(cudaStream_t stream, const struct rf_attention_args *a);
+
+/* ---- convolution ---- */
+struct rf_conv_args {
+    void *y;
+    const void *x, *w, *add; /* add may be NULL or y */
+    const float *bias;       /* may be NULL */
+    int y_type, x_type, w_type, add_type;
+    int64_t t_in, h_in, w_in, c_in;     /* of x as stored, before upsampling */
+    int64_t t_out, h_out, w_out, c_out;
+    int kt, kh, kw, stride_t, stride_s, pad_y, pad_x;
+    bool upsample;
+};
+cudaError_t rf_launch_conv_plain(cudaStream_t stream, const struct rf_conv_args *a);
+/* conv_mma.cu: x, w bf16, c_in a multiple of 8, x and w 16-byte aligned; sm_80 and later. */
+cudaError_t rf_launch_conv_mma(cudaStream_t stream, const struct rf_conv_args *a);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,212 @@
+/* LayerNorm, RMS norm, rotary embedding over rows; the VAE's norm over channels. Statistics in F32, two passes: the
+ * row's mean first, then the deviations from it (a one-pass sum of squares loses the variance of shifted rows).
+ *
+ * One block per row. Rows of up to 6144 elements (5120, 4096 and 1536 are what Wan has) stay in registers, so that
+ * memory is read once; longer and misaligned rows are read again for each pass, mostly from the first-level cache.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/engine/cuda/common.cuh"
+
+#define THREADS 256
+#define CHUNKS 3 /* of 8 elements per thread: 256 * 8 * 3 = 6144 */
+
+/* Normalised, scaled, shifted, rotated: eight elements that begin at column i. */
+static __device__ __forceinline__ void finish8(const rf_norm_args &a, int64_t row, int64_t i, float mean, float factor,
+                                               float v[8])
+{
+    float s[8], h[8];
+    if (a.scale)
+        load8(a.scale + i, s);
+    if (a.shift)
+        load8(a.shift + i, h);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        v[k] = (v[k] - mean) * factor;
+        if (a.scale)
+            v[k] *= a.one_plus ? 1.0f + s[k] : s[k];
+        if (a.shift)
+            v[k] += h[k];
+    }
+    if (a.freqs) { /* head_dim is a multiple of 8 here: the chunk lies inside one head */
+        load8(a.freqs + row * a.head_dim + i % a.head_dim, s);
+#pragma unroll
+        for (int k = 0; k < 8; k += 2) {
+            float x = v[k], y = v[k + 1];
+            v[k] = x * s[k] - y * s[k + 1];
+            v[k + 1] = x * s[k + 1] + y * s[k];
+        }
+    }
+}
+
+template <typename TY, typename TX> static __global__ void __launch_bounds__(THREADS) norm_kernel(const rf_norm_args a)
+{
+    __shared__ float shared[33];
+    const int64_t row = blockIdx.x;
+    const TX *x = (const TX *)a.x + row * a.dim;
+    TY *y = (TY *)a.y + row * a.dim;
+    float v[CHUNKS][8], sum = 0, mean = 0;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        int64_t i = ((int64_t)c * THREADS + threadIdx.x) * 8;
+        if (i < a.dim)
+            load8(x + i, v[c]);
+    }
+    if (a.subtract_mean) {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++)
+            if ((c * THREADS + threadIdx.x) * 8 < a.dim)
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    sum += v[c][k];
+        mean = block_reduce<false>(sum, shared) / (float)a.dim;
+    }
+    sum = 0;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+        if ((c * THREADS + threadIdx.x) * 8 < a.dim)
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                sum += (v[c][k] - mean) * (v[c][k] - mean);
+    float factor = rsqrtf(block_reduce<false>(sum, shared) / (float)a.dim + a.eps);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        int64_t i = ((int64_t)c * THREADS + threadIdx.x) * 8;
+        if (i < a.dim) {
+            finish8(a, row, i, mean, factor, v[c]);
+            store8(y + i, v[c]);
+        }
+    }
+}
+
+/* Any length and alignment. A thread keeps to the same pairs in all passes, so y may be x. */
+template <typename TY, typename TX> static __global__ void norm_any_kernel(const rf_norm_args a)
+{
+    __shared__ float shared[33];
+    const int64_t row = blockIdx.x;
+    const TX *x = (const TX *)a.x + row * a.dim;
+    TY *y = (TY *)a.y + row * a.dim;
+    float sum = 0, mean = 0;
+    if (a.subtract_mean) {
+        for (int64_t p = threadIdx.x * 2; p < a.dim; p += 2 * THREADS)
+            sum += to_f32(x[p]) + (p + 1 < a.dim ? to_f32(x[p + 1]) : 0.0f);
+        mean = block_reduce<false>(sum, shared) / (float)a.dim;
+    }
+    sum = 0;
+    for (int64_t p = threadIdx.x * 2; p < a.dim; p += 2 * THREADS)
+        for (int64_t i = p; i < p + 2 && i < a.dim; i++)
+            sum += (to_f32(x[i]) - mean) * (to_f32(x[i]) - mean);
+    float factor = rsqrtf(block_reduce<false>(sum, shared) / (float)a.dim + a.eps);
+    for (int64_t p = threadIdx.x * 2; p < a.dim; p += 2 * THREADS) {
+        float v[2];
+        for (int k = 0; k < 2 && p + k < a.dim; k++) {
+            v[k] = (to_f32(x[p + k]) - mean) * factor;
+            if (a.scale)
+                v[k] *= a.one_plus ? 1.0f + a.scale[p + k] : a.scale[p + k];
+            if (a.shift)
+                v[k] += a.shift[p + k];
+        }
+        if (a.freqs) { /* head_dim is even: a pair lies inside one head, and dim is even too */
+            const float *angle = a.freqs + row * a.head_dim + p % a.head_dim;
+            float first = v[0] * angle[0] - v[1] * angle[1];
+            v[1] = v[0] * angle[1] + v[1] * angle[0];
+            v[0] = first;
+        }
+        for (int k = 0; k < 2 && p + k < a.dim; k++)
+            y[p + k] = from_f32<TY>(v[k]);
+    }
+}
+
+extern "C" cudaError_t rf_launch_norm(cudaStream_t stream, const struct rf_norm_args *args)
+{
+    const rf_norm_args a = *args;
+    if (a.rows == 0 || a.dim == 0)
+        return cudaSuccess;
+    bool fits = a.dim % 8 == 0 && a.dim <= THREADS * 8 * CHUNKS && aligned16(a.x) && aligned16(a.y) &&
+                aligned16(a.scale) && aligned16(a.shift) && aligned16(a.freqs) &&
+                (a.freqs == NULL || a.head_dim % 8 == 0);
+    RF_WITH_ACT_TYPE(a.x_type, TX,
+        RF_WITH_ACT_TYPE(a.y_type, TY,
+            if (fits)
+                norm_kernel<TY, TX><<<(unsigned)a.rows, THREADS, 0, stream>>>(a);
+            else
+                norm_any_kernel<TY, TX><<<(unsigned)a.rows, THREADS, 0, stream>>>(a)))
+    return cudaGetLastError();
+}
+
+/* ---- the VAE's norm ---- */
+
+/* GROUP lanes share one pixel; with vectors each lane holds up to CHANNEL_CHUNKS * 8 of its channels. */
+#define CHANNEL_CHUNKS 2
+
+template <typename TY, typename TX, int GROUP>
+static __global__ void __launch_bounds__(THREADS)
+channel_norm_kernel(TY *y, const TX *x, const float *gamma, int act, int64_t rows, int c, float root)
+{
+    const int lane = threadIdx.x % GROUP;
+    const int64_t row = (int64_t)blockIdx.x * (THREADS / GROUP) + threadIdx.x / GROUP;
+    float v[CHANNEL_CHUNKS][8], sum = 0;
+#pragma unroll
+    for (int k = 0; k < CHANNEL_CHUNKS; k++) {
+        int i = (k * GROUP + lane) * 8;
+        if (row < rows && i < c) {
+            load8(x + row * c + i, v[k]);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                sum += v[k][e] * v[k][e];
+        }
+    }
+#pragma unroll
+    for (int d = GROUP / 2; d > 0; d /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, d);
+    /* The floor is on the length, not inside the root: an all-zero pixel must give zeros, not a huge factor. */
+    float factor = root / fmaxf(sqrtf(sum), 1e-12f);
+#pragma unroll
+    for (int k = 0; k < CHANNEL_CHUNKS; k++) {
+        int i = (k * GROUP + lane) * 8;
+        if (row < rows && i < c) {
+            float g[8];
+            load8(gamma + i, g);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                v[k][e] = apply_act(v[k][e] * factor * g[e], act);
+            store8(y + row * c + i, v[k]);
+        }
+    }
+}
+
+/* Any number of channels: one warp per pixel. A lane keeps to its channels, so y may be x. */
+template <typename TY, typename TX>
+static __global__ void channel_norm_any_kernel(TY *y, const TX *x, const float *gamma, int act, int64_t rows,
+                                               int64_t c, float root)
+{
+    const int64_t row = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (row >= rows)
+        return;
+    float sum = 0;
+    for (int64_t i = threadIdx.x % 32; i < c; i += 32)
+        sum += to_f32(x[row * c + i]) * to_f32(x[row * c + i]);
+    float factor = root / fmaxf(sqrtf(warp_sum(sum)), 1e-12f);
+    for (int64_t i = threadIdx.x % 32; i < c; i += 32)
+        y[row * c + i] = from_f32<TY>(apply_act(to_f32(x[row * c + i]) * factor * gamma[i], act));
+}
+
+extern "C" cudaError_t rf_launch_channel_norm(cudaStream_t stream, void *y, int y_type, const void *x, int x_type,
+                                              const float *gamma, int act, int64_t rows, int64_t c)
+{
+    if (rows == 0 || c == 0)
+        return cudaSuccess;
+    float root = sqrtf((float)c);
+    bool vector = c % 8 == 0 && c <= 32 * 8 * CHANNEL_CHUNKS && aligned16(x) && aligned16(y) && aligned16(gamma);
+    unsigned wide = (unsigned)ceil_div(rows, THREADS / 32), narrow = (unsigned)ceil_div(rows, THREADS / 16);
+    RF_WITH_ACT_TYPE(x_type, TX,
+        RF_WITH_ACT_TYPE(y_type, TY,
+            if (vector && c <= 16 * 8)
+                channel_norm_kernel<TY, TX, 16><<<narrow, THREADS, 0, stream>>>((TY *)y, (const TX *)x, gamma, act,
+                                                                             rows, (int)c, root);
+            else if (vector)
+                channel_norm_kernel<TY, TX, 32><<<wide, THREADS, 0, stream>>>((TY *)y, (const TX *)x, gamma, act, rows,
+                                                                           (int)c, root);
+            else
+                channel_norm_any_kernel<TY, TX><<<wide, THREADS, 0, stream>>>((TY *)y, (const TX *)x, gamma, act, rows,
+                                                                           c, root)))
+    return cudaGetLastError();
+}
