@@ -5,6 +5,7 @@
 #include "schema/json.h"
 #include "server/app.h"
 #include "server/store_call.h"
+#include "server/submit.h"
 #include "server/video_json.h"
 
 #include <stdio.h>
@@ -183,6 +184,10 @@ void rf_readyz_handle(struct rf_call *c)
 {
     if (atomic_load(&c->app->stopping)) {
         rf_answer_error(c, 503, NULL, "stopping", "the server is being stopped");
+        return;
+    }
+    if (rf_submit_is_early(c->app)) {
+        rf_answer_error(c, 503, NULL, "starting", "the first local worker has not yet said what it can render");
         return;
     }
     struct rf_op *op = rf_call_new_op(c, RF_OP_TICK); /* goes all the way through the writer */

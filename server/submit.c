@@ -7,6 +7,7 @@
 #include "schema/json.h"
 #include "server/app.h"
 #include "server/auth.h"
+#include "server/config.h"
 #include "server/id.h"
 #include "server/image.h"
 #include "server/multipart.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #define INPUT "input_reference"
+#define FIRST_WORKER_MS 30000 /* how long after the start the first local worker is waited for */
 
 struct submit {
     struct rf_op op;
@@ -225,6 +227,13 @@ enum rf_code rf_submit_claim(struct rf_call *c, struct rf_request *r, char *ret_
     return RF_OK;
 }
 
+bool rf_submit_is_early(const struct rf_app *app)
+{
+    RF_AUTO(rf_known_model_destroy) struct rf_known_model *known = NULL;
+    return app->config->n_workers != 0 && rf_now_ms() - app->started_ms < FIRST_WORKER_MS &&
+           rf_store_model(app->store, NULL, &known, NULL) != RF_OK;
+}
+
 enum rf_code rf_submit_resolve(struct rf_app *app, struct rf_request *request, struct rf_plan *ret_plan, char *ret_param,
                                struct rf_err *err)
 {
@@ -236,6 +245,9 @@ enum rf_code rf_submit_resolve(struct rf_app *app, struct rf_request *request, s
         snprintf(ret_param, RF_PARAM_SIZE, "model");
         return rf_fail(err, RF_ERR_INVALID, "model '%.60s' is not known here; GET /v1/models lists those that are, "
                        "'%.60s' for one", request->model, known->model.name);
+    } else if (rf_submit_is_early(app)) {
+        return rf_fail(err, RF_ERR_IO, "the farm is starting: no worker has said yet what it can render; ask again in "
+                       "a second");
     }
     return rf_request_resolve(request, defaults, rf_random64(), ret_plan, ret_param, err);
 }

@@ -12,9 +12,15 @@ void rf_submit_begin(struct rf_call *c);
 void rf_submit_handle(struct rf_call *c);
 void rf_remix_handle(struct rf_call *c);
 
+/* True in the moment between the first start of a server with local workers and the first of them saying what it can
+ * render: until then there are no defaults to complete a request with, and a guess at them once made the small model
+ * render 832x480. Bounded, so that a farm whose workers cannot start still takes jobs. */
+bool rf_submit_is_early(const struct rf_app *app);
+
 /* Completes a parsed request with the defaults of the model it names. `*ret_plan` may be NULL.
  *   ret_param       RF_PARAM_SIZE bytes: the field an error is about
- *   RF_ERR_INVALID  a rule is broken, or the farm knows models and this is none of them */
+ *   RF_ERR_INVALID  a rule is broken, or the farm knows models and this is none of them
+ *   RF_ERR_IO       too early: see rf_submit_is_early(); a second later it will do */
 enum rf_code rf_submit_resolve(struct rf_app *app, struct rf_request *request, struct rf_plan *ret_plan, char *ret_param,
                                struct rf_err *err);
 

@@ -115,6 +115,7 @@ static bool beat_once(struct rf_reporter *r, const struct rf_wire_heartbeat *bea
     case RF_ERR_LIMIT:
     case RF_ERR_FORMAT:
     case RF_ERR_IO:
+    case RF_ERR_NO_SPACE:
     case RF_ERR_NO_MEMORY:
     case RF_ERR_DEVICE:
     case RF_CODE_COUNT:

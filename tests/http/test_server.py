@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 
-from conftest import DEADLINE, Server, server_program, until
+from conftest import DEADLINE, Server, Worker, server_program, until
 
 
 def run(*args, env=None):
@@ -146,7 +146,7 @@ def test_a_killed_servers_workers_live_on_and_are_adopted_not_doubled(tmp_path):
     assert alive(pid)
     server.start(workers="1", listen="127.0.0.1:%d" % port)
     until(lambda: "doing=adopt pid=%d" % pid in server.log_text())
-    until(lambda: server.client().get("/readyz").status == 200)
+    until(lambda: server.client().get("/healthz").status == 200)
     assert alive(pid) and len(starts(server)) == 1
     assert server.stop() == 0 and not alive(pid)
 
@@ -165,3 +165,16 @@ def test_without_a_worker_program_it_says_so(tmp_path):
     done = subprocess.run([tmp_path / "framefarm-server", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"],
                           capture_output=True, text=True, timeout=DEADLINE, env={"PATH": "/nowhere"})
     assert done.returncode == 1 and "--workers 0 runs without" in done.stderr
+
+
+def test_a_prompt_waits_until_the_first_local_worker_has_said_what_it_can_render(tmp_path):
+    server = supervised(tmp_path).start(workers="1")
+    client = server.client()
+    refusal = client.post("/v1/videos", {"prompt": "too early for a default size"})
+    assert refusal.status == 503 and "starting" in refusal.json()["error"]["message"]
+    assert refusal.headers.get("retry-after")
+    assert client.get("/readyz").status == 503
+    Worker(client)
+    assert client.get("/readyz").status == 200
+    assert client.create()["status"] == "queued"
+    server.finish()
