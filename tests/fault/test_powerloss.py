@@ -38,10 +38,10 @@ class Unplugged(BurningServer):
 
 def still_there(line, oracle):
     """Right after the power is back: every job whose 2xx was heard, and the files of the completed ones."""
-    there = {v["id"]: v for v in all_videos(line)}
-    with oracle.lock:
+    with oracle.lock:  # first what was heard, then what is there: others submit in between
         jobs = list(oracle.jobs.values())
         done = {job.id: set(job.done) for job in jobs}
+    there = {v["id"]: v for v in all_videos(line)}
     for job in jobs:
         if job.id not in there:
             if job.deleted is None:
