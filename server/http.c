@@ -640,9 +640,10 @@ void rf_http_cut_slow(struct rf_http *http)
 void rf_http_close(struct rf_http *http)
 {
     atomic_store(&http->closing, true);
-    MHD_socket fd = MHD_quiesce_daemon(http->daemon);
-    if (fd != MHD_INVALID_SOCKET)
-        close(fd);
+    MHD_quiesce_daemon(http->daemon);
+    /* Refuses newcomers. Closed only in rf_http_stop(): the library's loops may still be taking it out of their sets, and
+     * abort the process when it is not a descriptor any more. */
+    shutdown(http->listen_fd, SHUT_RDWR);
 }
 
 bool rf_http_is_done(struct rf_http *http)
@@ -658,7 +659,9 @@ bool rf_http_is_quiet(struct rf_http *http)
 void rf_http_stop(struct rf_http **http)
 {
     if (*http != NULL) {
-        MHD_stop_daemon((*http)->daemon);
+        MHD_stop_daemon((*http)->daemon); /* closes the listener, unless it was quiesced */
+        if (atomic_load(&(*http)->closing))
+            close((*http)->listen_fd);
         rf_peers_destroy(&(*http)->peers);
         free(*http);
     }
