@@ -12,6 +12,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         return 0;
     RF_ASSERT(m->about.name[0] != '\0' && m->text_experts.high != NULL && m->text_experts.low != NULL && m->vae != NULL);
     RF_ASSERT(m->about.max_segment_frames % 4 == 1);
-    RF_AUTO(rf_free) char *note = rf_vocabulary_note(&m->about, (const char *)m->about.title);
+    free(rf_vocabulary_note(&m->about, (const char *)m->about.title));
     return 0;
 }
