@@ -196,7 +196,8 @@ static void run_attention(struct bench *b, const struct attention_case *c)
         return;
     int64_t width = c->head_dim * c->n_heads;
     struct pair q = make(b, RF_BF16, c->size, RF_SHAPE(c->n_q, width));
-    struct pair k = make(b, RF_BF16, c->size, RF_SHAPE(c->n_k, width)), v = make(b, RF_BF16, 1, RF_SHAPE(c->n_k, width));
+    struct pair k = make(b, RF_BF16, c->size, RF_SHAPE(c->n_k, width));
+    struct pair v = make(b, RF_BF16, 1, RF_SHAPE(c->n_k, width));
     struct pair o = make(b, RF_BF16, 0, RF_SHAPE(c->n_q, width)), bias = {0};
     if (c->bias)
         bias = make(b, RF_F32, 1, RF_SHAPE(c->n_heads, c->n_q, c->n_k));

@@ -154,7 +154,8 @@ static void time_linear(struct timing *t, const char *name, int64_t rows, int64_
     if (!begin(t, name))
         return;
     struct rf_tensor g = noise(t, RF_F32, RF_SHAPE(out));
-    struct op_args o = {.x = noise(t, t->act, RF_SHAPE(rows, in)), .y = noise(t, add ? RF_F32 : t->act, RF_SHAPE(rows, out)),
+    struct op_args o = {.x = noise(t, t->act, RF_SHAPE(rows, in)),
+                        .y = noise(t, add ? RF_F32 : t->act, RF_SHAPE(rows, out)),
                         .linear_opts = {act, add, gate ? &g : NULL}};
     o.linear.w = noise(t, t->fp8 ? RF_F8_E4M3 : RF_BF16, RF_SHAPE(out, in));
     o.linear.b = noise(t, RF_F32, RF_SHAPE(out));

@@ -4,7 +4,8 @@ set -eu
 root=$1
 shift
 count=0
-for header in $(cd "$root" && find schema server worker -name '*.h'); do
+# cuda/ speaks the toolkit's types, which most machines do not have; nothing outside includes from it.
+for header in $(cd "$root" && find schema server worker -name '*.h' -not -path 'worker/engine/cuda/*'); do
     printf '#include "%s"\n' "$header" | "$@" -x c -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I "$root" - ||
         { echo "$header does not compile alone"; exit 1; }
     count=$((count + 1))

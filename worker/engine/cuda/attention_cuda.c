@@ -45,8 +45,8 @@ static enum rf_code by_products(struct rf_cuda *c, const struct rf_attention_arg
                                     .alpha = 1};
         enum rf_code rc = rf_cuda_matmul(c, &scores, err);
         if (rc == RF_OK)
-            rc = rf_cuda_check(c, rf_launch_softmax(c->stream, p, type, lds, s, lds, a->bias, a->bias_keys, a->n_q, first,
-                                                    a->scale, a->heads, n, a->n_keys), "softmax", err);
+            rc = rf_cuda_check(c, rf_launch_softmax(c->stream, p, type, lds, s, lds, a->bias, a->bias_keys, a->n_q,
+                                                    first, a->scale, a->heads, n, a->n_keys), "softmax", err);
         struct rf_lt_args sum = {.d = o, .a = a->v, .b = p, .a_type = type, .b_type = type, .d_type = a->o_type,
                                  .m = d, .n = n, .k = a->n_keys, .lda = width, .ldb = lds, .ldd = width,
                                  .batch = a->heads, .stride_a = d, .stride_b = n * lds, .stride_d = d, .alpha = 1};

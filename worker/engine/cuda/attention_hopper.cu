@@ -1,8 +1,8 @@
 /* Attention on Hopper (sm_90a), heads of 128, bf16 in and out, sums in F32: wgmma, the copy engine, warps by role.
  *
- * A block has 128 queries of one head. One warpgroup only copies: a single thread asks for tiles of 128 keys and values,
- * two of each in flight. Two warpgroups compute, 64 queries each. Two overlaps keep the tensor cores busy, both from the
- * FlashAttention-3 paper: inside a warpgroup the next scores and the last weighted sum are in flight together while the
+ * A block has 128 queries of one head. One warpgroup only copies: a single thread asks for tiles of 128 keys and
+ * values, two of each in flight. Two warpgroups compute, 64 queries each. Two overlaps keep the tensor cores busy, both
+ * from the FlashAttention-3 paper: inside a warpgroup the next scores and the last weighted sum are in flight together while the
  * softmax waits for the scores only; between the two, named barriers let one do its softmax while the other multiplies.
  *
  *   barrier   who waits      who arrives
@@ -24,8 +24,8 @@
 #define HALF_BYTES (128 * 128)   /* 64 columns of 128 rows */
 #define TILE_BYTES (2 * HALF_BYTES)
 #define SHARED_BYTES (TILE_BYTES * (1 + 2 * STAGES) + 1024) /* and room to align to 1024 */
-#define COPIER_REGISTERS 24
-#define COMPUTER_REGISTERS 240   /* 24 * 128 + 240 * 256 <= 65536 */
+#define COPIER_REGISTERS 40
+#define COMPUTER_REGISTERS 232   /* 40 * 128 + 232 * 256 <= 65536 */
 
 struct barriers {
     uint64_t full_q, full_k[STAGES], empty_k[STAGES], full_v[STAGES], empty_v[STAGES];

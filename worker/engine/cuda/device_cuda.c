@@ -16,8 +16,8 @@
 
 static bool is_sticky(cudaError_t status)
 {
-    return status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure || status == cudaErrorECCUncorrectable ||
-           status == cudaErrorHardwareStackError || status == cudaErrorIllegalInstruction ||
+    return status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure ||
+           status == cudaErrorECCUncorrectable || status == cudaErrorHardwareStackError || status == cudaErrorIllegalInstruction ||
            status == cudaErrorMisalignedAddress || status == cudaErrorAssert || status == cudaErrorLaunchTimeout ||
            status == cudaErrorDevicesUnavailable;
 }
@@ -29,8 +29,8 @@ enum rf_code rf_cuda_check(const struct rf_cuda *c, cudaError_t status, const ch
     cudaGetLastError(); /* a failure that is not sticky is told once */
     if (status == cudaErrorMemoryAllocation)
         return rf_fail(err, RF_ERR_NO_MEMORY, "cuda:%d %.60s: %s: out of device memory", c->index, c->name, doing);
-    return rf_fail(err, RF_ERR_DEVICE, "cuda:%d %.60s: %s: %.80s%s", c->index, c->name, doing, cudaGetErrorString(status),
-                   is_sticky(status) ? "; the device must be opened by a new process" : "");
+    return rf_fail(err, RF_ERR_DEVICE, "cuda:%d %.60s: %s: %.80s%s", c->index, c->name, doing,
+                   cudaGetErrorString(status), is_sticky(status) ? "; the device must be opened by a new process" : "");
 }
 
 static bool has_word(const char *list, const char *word)
@@ -87,8 +87,8 @@ static enum rf_code take_resources(struct rf_cuda *c, struct rf_err *err)
     if (rc == RF_OK)
         rc = rf_cuda_check(c, cudaMalloc((void **)&c->constants, sizeof constants), "constants", err);
     if (rc == RF_OK)
-        rc = rf_cuda_check(c, cudaMemcpy(c->constants, constants, sizeof constants, cudaMemcpyHostToDevice), "constants",
-                           err);
+        rc = rf_cuda_check(c, cudaMemcpy(c->constants, constants, sizeof constants, cudaMemcpyHostToDevice),
+                           "constants", err);
     for (int i = 0; i < RF_CUDA_STAGES && rc == RF_OK; i++) {
         rc = rf_cuda_check(c, cudaMallocHost((void **)&c->stage[i], RF_CUDA_STAGE_BYTES), "pinned memory", err);
         if (rc == RF_OK)

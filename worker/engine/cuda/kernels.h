@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-/* The numbers of enum rf_dtype: schema/ is C only, so .cu files do not see it. backend_cuda.c asserts that they agree. */
+/* The numbers of enum rf_dtype: schema/ is C only, so .cu files do not see it. backend_cuda.c checks them. */
 enum rf_kt { RF_KT_F32, RF_KT_F16, RF_KT_BF16, RF_KT_E4M3, RF_KT_E5M2 };
 enum rf_ka { RF_KA_NONE, RF_KA_GELU_TANH, RF_KA_SILU }; /* enum rf_act */
 
@@ -95,8 +95,8 @@ struct rf_attention_args {
 };
 /* attention_plain.cu: one warp per query and head, head_dim up to 512. */
 cudaError_t rf_launch_attention_plain(cudaStream_t stream, const struct rf_attention_args *a);
-/* Softmax over rows of F32 scores, in place or narrowed into bf16: p [heads, n_q, ldp] from s [heads, n_q, lds]. Queries
- * are first_q .. first_q + n_q of bias. Columns n_keys .. ldp are zeroed. */
+/* Softmax over rows of F32 scores, in place or narrowed into bf16: p [heads, n_q, ldp] from s [heads, n_q, lds]. They
+ * are queries first_q .. first_q + n_q of bias. Columns n_keys .. ldp are zeroed. */
 cudaError_t rf_launch_softmax(cudaStream_t stream, void *p, int p_type, int64_t ldp, const float *s, int64_t lds,
                               const float *bias, int64_t bias_keys, int64_t bias_queries, int64_t first_q, float scale,
                               int heads, int64_t n_q, int64_t n_keys);

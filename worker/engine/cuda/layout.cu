@@ -12,8 +12,8 @@ static __global__ void embed_kernel(TY *y, const TX *table, const int32_t *ids, 
         y[blockIdx.x * dim + i] = from_f32<TY>(to_f32(row[i]));
 }
 
-/* A thread per element of the latent, so that reads or writes of the larger strides are the cached ones: 4 C features of
- * a token lie together and a warp covers 16 tokens' pairs. Element (c, t, y, x). */
+/* A thread per element of the latent, so that reads or writes of the larger strides are the cached ones: 4 C features
+ * of a token lie together and a warp covers 16 tokens' pairs. Element (c, t, y, x). */
 template <typename TT, typename TL>
 static __global__ void patch_kernel(TT *tokens, TL *latent, int64_t c_all, int64_t t_all, int64_t hp, int64_t wp,
                                     bool to_tokens)
@@ -29,8 +29,8 @@ static __global__ void patch_kernel(TT *tokens, TL *latent, int64_t c_all, int64
         latent[i] = from_f32<TL>(to_f32(tokens[token * 4 * c_all + (y % 2 * 2 + x % 2) * c_all + c]));
 }
 
-/* A thread per element of `last`, whose order is (frame, pixel, c). Channels are few (3 or 16): the strided side's lines
- * are shared by neighbouring threads through the cache. */
+/* A thread per element of `last`, whose order is (frame, pixel, c). Channels are few (3 or 16): the strided side's
+ * lines are shared by neighbouring threads through the cache. */
 template <typename TL, typename TF>
 static __global__ void channels_kernel(TL *last, TF *first, const float *mul, const float *add, int64_t c_all,
                                        int64_t frames, int64_t pixels, bool to_last)

@@ -1,4 +1,4 @@
-/* Matrix products by cuBLASLt. Asking it which kernel to take costs tens of microseconds, so answers are kept per shape.
+/* Matrix products by cuBLASLt. Asking it which kernel to take costs tens of microseconds: answers are kept per shape.
  *
  * Everything here is column-major, as the library has it: a row-major y [rows, out] = x w^T is d [m = out, n = rows] =
  * a^T b with a = w seen as [k, m] and b = x seen as [k, n]. fp8 products exist in this form only.
@@ -103,7 +103,8 @@ static cublasStatus_t make_plan(const struct rf_cuda *c, const struct rf_lt_args
     return st;
 }
 
-static cublasStatus_t choose(const struct rf_cuda *c, const struct rf_lt_key *key, struct plan *p, struct rf_lt_algo *ret)
+static cublasStatus_t choose(const struct rf_cuda *c, const struct rf_lt_key *key, struct plan *p,
+                           struct rf_lt_algo *ret)
 {
     size_t workspace = RF_CUDA_WORKSPACE_BYTES;
     uint32_t aligns[] = {(uint32_t)key->align_a, (uint32_t)key->align_b, (uint32_t)key->align_d};
