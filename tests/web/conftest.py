@@ -12,6 +12,7 @@ import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="python3-selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
@@ -55,6 +56,12 @@ class Page:
     def open(self, path="/"):
         self.browser.get(self.farm.url + path)
         return self
+
+    def load_again(self):
+        try:
+            self.browser.refresh()
+        except TimeoutException:        # a busy machine: the driver loses sight of the load it began; it asks once more
+            self.browser.refresh()
 
     def js(self, script, *args):
         return self.browser.execute_script(script, *args)

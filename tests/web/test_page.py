@@ -248,22 +248,28 @@ def test_ten_thousand_jobs_keep_the_document_small_and_scrolling_smooth(page):
         page.farm.listeners.clear()
     page.open()
     page.one("#grid .tile")
-    frames = page.browser.execute_async_script("""
+    short = median_frame_ms(page)
+    page.js("document.documentElement.style.scrollBehavior = 'auto'")
+    page.until(lambda: page.js("scrollTo(0, 1e9); return document.querySelector('#done-end').textContent")
+               == "That is all: 10,000 videos.", "all pages to be fetched", patience_s=100)
+    page.until(lambda: "number 0" in [t.text for t in page.all("#grid .tile .title")])
+    assert page.js("return document.querySelectorAll('#grid .tile').length") < 120
+    # A ratio inside one run: a busy machine slows both, work that grows with the list only the second.
+    page.js("scrollTo(0, 0)")
+    assert median_frame_ms(page) < 3 * short + 30
+
+
+def median_frame_ms(page):
+    """Of three seconds of scrolling down from where the page is."""
+    return page.browser.execute_async_script("""
         const done = arguments[0], end = performance.now() + 3000, times = [];
         let last = performance.now();
         requestAnimationFrame(function step(now) {
           times.push(now - last);
           last = now;
           scrollBy(0, 400);
-          now < end ? requestAnimationFrame(step) : done(times.sort((a, b) => a - b));
+          now < end ? requestAnimationFrame(step) : done(times.sort((a, b) => a - b)[times.length >> 1]);
         });""")
-    # 16.7 ms on a free machine; the bound leaves room for a busy one and none for work that grows with the list.
-    assert frames[len(frames) // 2] < 60, frames[-10:]
-    page.js("document.documentElement.style.scrollBehavior = 'auto'")
-    page.until(lambda: page.js("scrollTo(0, 1e9); return document.querySelector('#done-end').textContent")
-               == "That is all: 10,000 videos.", "all pages to be fetched", patience_s=100)
-    page.until(lambda: "number 0" in [t.text for t in page.all("#grid .tile .title")])
-    assert page.js("return document.querySelectorAll('#grid .tile').length") < 120
 
 
 # ---- a job's own view ----
@@ -506,7 +512,7 @@ def test_text_has_aa_contrast_in_light_and_dark(page):
         views = [("/", "#grid .tile"), ("/#/farm", ".worker"), *((f"/#/{j}", "#job .timeline") for j in jobs)]
         for path, ready in views:
             page.open(path)
-            page.browser.refresh()      # a hash alone loads nothing
+            page.load_again()           # a hash alone loads nothing
             page.one(ready)
             assert page.js(CONTRAST) == [], (scheme, path)
 
