@@ -166,8 +166,9 @@ def count_down(server, oracle, there, data=None):
     for row, task, n in db.execute(twice):
         if names.get(row) not in retried:
             oracle.violation("task", task, "of", names.get(row), "was done", n, "times")
-    short = ("SELECT j.row, j.n_tasks, count(DISTINCT a.task) FROM jobs AS j LEFT JOIN attempts AS a ON a.job = j.row AND "
-             "a.outcome = %d WHERE j.state = 2 GROUP BY j.row HAVING count(DISTINCT a.task) <> j.n_tasks" % DONE)
+    short = ("SELECT j.row, j.n_tasks, count(DISTINCT a.task) FROM jobs AS j LEFT JOIN attempts AS a "
+             "ON a.job = j.row AND a.outcome = %d WHERE j.state = 2 GROUP BY j.row "
+             "HAVING count(DISTINCT a.task) <> j.n_tasks" % DONE)
     for row, n_tasks, n in db.execute(short):
         oracle.violation("completed with", n, "of", n_tasks, "tasks done:", names.get(row))
     if db.execute("SELECT count(*) FROM jobs WHERE state > 1 AND lease IS NOT NULL").fetchone()[0]:

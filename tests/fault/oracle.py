@@ -1,4 +1,4 @@
-"""What an outsider may hold the farm to: every answer is written down here, and what contradicts a promise is a violation.
+"""What an outsider may hold the farm to: every answer is written down, and what contradicts a promise is a violation.
 
 An answer that never came proves nothing either way: the oracle only counts what was said. Rules compare what was known
 *before a request was sent* with its answer, so that they hold whatever the threads do in between.
@@ -137,10 +137,11 @@ class Oracle:
         if answer is None:
             return
         accepted = status == 200 and not (kind == "heartbeat" and answer.json()["cancel"])
-        # A report that is repeated is answered the same; a lease may have been released by leaving, or by a line that broke.
+        # A repeated report is answered the same; a lease may have been released by leaving, or by a line that broke.
         harmless = kind == "release" or (again and kind in ("complete", "fail"))
         if stale and accepted and not harmless:
-            self.violation("a fenced", kind, "was accepted:", name, lease, "newest", self.jobs[task["job_id"]].newest[name])
+            newest = self.jobs[task["job_id"]].newest[name]
+            self.violation("a fenced", kind, "was accepted:", name, lease, "newest", newest)
         if stale and not accepted:
             self.count("fenced calls refused")
         if kind == "complete" and status == 200 and not stale:

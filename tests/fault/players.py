@@ -81,11 +81,12 @@ class Player(threading.Thread):
 
 class Submitter(Player):
     def turn(self):
-        self.rng.choice([self.single, self.single, self.keyed, self.keyed, self.batch, self.image, self.cut, self.garbage])()
+        self.rng.choice([self.single, self.single, self.keyed, self.keyed, self.batch, self.image, self.cut,
+                         self.garbage])()
 
     def request(self, marker):
-        return {"prompt": marker, "num_frames": self.rng.choice([5, 5, 49, 161]), "user": self.rng.choice(["ann", "ben", "cat"]),
-                "model": MODEL["name"], "priority": self.rng.randint(-1, 1)}
+        return {"prompt": marker, "model": MODEL["name"], "num_frames": self.rng.choice([5, 5, 49, 161]),
+                "user": self.rng.choice(["ann", "ben", "cat"]), "priority": self.rng.randint(-1, 1)}
 
     def settle(self, marker, answer, once=True):
         """once: the request was sent a single time, so that a refusal is final."""
@@ -118,7 +119,8 @@ class Submitter(Player):
         marker = self.oracle.marker()
         body = b""
         for name, value in self.request(marker).items():
-            body += b"--b\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n" % (name.encode(), str(value).encode())
+            body += b"--b\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n" % (
+                name.encode(), str(value).encode())
         picture = PNG + marker.encode()
         body += (b"--b\r\nContent-Disposition: form-data; name=\"input_reference\"; filename=\"a.png\"\r\n"
                  b"Content-Type: image/png\r\n\r\n" + picture + b"\r\n--b--\r\n")
@@ -133,7 +135,8 @@ class Submitter(Player):
         lines = [json.dumps(self.request(m)) for m in markers]
         bad = self.rng.random() < 0.3
         if bad:
-            lines.insert(self.rng.randrange(len(lines)), self.rng.choice(['{"prompt": 5}', "{", '{"prompt":"x","nonsense":1}']))
+            nonsense = self.rng.choice(['{"prompt": 5}', "{", '{"prompt":"x","nonsense":1}'])
+            lines.insert(self.rng.randrange(len(lines)), nonsense)
         answer = self.line.ask("POST", "/v1/videos/batch" + ("?atomic=1" if atomic else ""), "\n".join(lines) + "\n",
                                {"Content-Type": "application/x-ndjson"})
         if bad and atomic:
@@ -253,7 +256,8 @@ class Worker(Player):
     def register(self):
         self.n += 1
         message = {"protocol": 1, "name": "%s-%d" % (self.name, self.n), "build": "0.1.0", "host": "host", "pid": 42,
-                   "device": {"kind": "cpu", "name": "pretence", "memory_bytes": 1 << 30, "precision": "f32"}, "models": [MODEL]}
+                   "device": {"kind": "cpu", "name": "pretence", "memory_bytes": 1 << 30, "precision": "f32"},
+                   "models": [MODEL]}
         answer = self.line.ask("POST", "/farm/v1/register", message)
         self.id = answer.json()["worker_id"] if answer is not None and answer.status == 200 else None
         return self.id is not None
@@ -292,7 +296,8 @@ class Worker(Player):
         if self.old and self.rng.random() < 0.4:
             self.haunt(self.rng.choice(self.old))
         before = self.oracle.before_lease()
-        answer = self.line.ask("POST", "/farm/v1/lease", {"worker_id": self.id, "wait_ms": self.rng.choice([0, 2000, 8000])})
+        wait_ms = self.rng.choice([0, 2000, 8000])
+        answer = self.line.ask("POST", "/farm/v1/lease", {"worker_id": self.id, "wait_ms": wait_ms})
         if answer is None or answer.status == 404:
             self.id = self.id if answer is None else None
             return self.breathe()
@@ -345,7 +350,8 @@ class Worker(Player):
         if answer is None or answer.status == 409:
             return False
         if answer.status != 200:
-            self.oracle.violation("a file that the task needs:", name, "of", task["task_id"], "->", answer.status, answer.body[:200])
+            self.oracle.violation("a file that the task needs:", name, "of", task["task_id"], "->", answer.status,
+                                  answer.body[:200])
             return False
         if hashlib.sha256(answer.body).hexdigest() != answer.headers["X-Content-SHA256"]:
             self.oracle.violation(name, "of", task["task_id"], "is not whole")

@@ -3,14 +3,14 @@
  * A disk owes nothing but what was synced. Under POWERLOSS_JOURNAL this keeps, by inode number,
  *     f<inode>   the content of a file as of its last fsync
  *     d<inode>   the entries of a folder as of its last fsync, one "<f|d> <inode> <name>" a line
- * each replaced by a rename after the fact and before fsync() returns. After a SIGKILL the test builds from these the tree
- * that a power cut may have left (powerloss.py): a file never synced is empty, a rename whose folder was not synced has
- * not happened. Whatever is under POWERLOSS_ROOT is watched; SQLite's -shm is not durable and needs no sync.
+ * each replaced by a rename after the fact and before fsync() returns. After a SIGKILL the test builds from these the
+ * tree that a power cut may have left (powerloss.py): a file never synced is empty, a rename whose folder was not
+ * synced has not happened. Whatever is under POWERLOSS_ROOT is watched; SQLite's -shm is not durable and needs no sync.
  *
  * POWERLOSS_LIE=files|folders: fsync of these says yes and does nothing, as some disks do. The tests must notice.
  *
- * An inode number must not come back for another file while something durable still points to it, so whatever is removed
- * is kept open until the process ends. SPDX-License-Identifier: Apache-2.0 */
+ * An inode number must not come back for another file while something durable still points to it, so whatever is
+ * removed is kept open until the process ends. SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *journal = getenv("POWERLOSS_JOURNAL"), *lie = getenv("POWERLOSS_LIE"), *watched = getenv("POWERLOSS_ROOT");
+    const char *journal = getenv("POWERLOSS_JOURNAL"), *lie = getenv("POWERLOSS_LIE");
+    const char *watched = getenv("POWERLOSS_ROOT");
     if (journal == NULL || watched == NULL || realpath(watched, root) == NULL)
         abort();
     journal_fd = open(journal, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -89,7 +90,8 @@ static int copy_entries(int fd, int to)
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
             fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
             continue;
-        int n = snprintf(line, sizeof line, "%c %lu %s\n", S_ISDIR(st.st_mode) ? 'd' : 'f', (unsigned long)st.st_ino, e->d_name);
+        int n = snprintf(line, sizeof line, "%c %lu %s\n", S_ISDIR(st.st_mode) ? 'd' : 'f', (unsigned long)st.st_ino,
+                         e->d_name);
         rc = write_all(to, line, (size_t)n);
     }
     if (dir != NULL)

@@ -10,7 +10,7 @@ PAGE = 4096
 
 
 class Disk:
-    """Folders under `folder`: the disk as the server sees it (its data in disk/data), and the journal of what is owed."""
+    """Two folders: the disk as the server sees it (its data in disk/data), and the journal of what is owed."""
 
     def __init__(self, folder, shim, lie=None):
         self.folder, self.n_cuts = pathlib.Path(folder), 0
@@ -34,7 +34,7 @@ class Disk:
             (self.journal / ("d%d" % os.lstat(path).st_ino)).write_text(entries)
 
     def cut(self, rng, mixed):
-        """The server is dead. What was not synced is gone; `mixed`: or not, by chance, name by name and page by page."""
+        """The server is dead. What was not synced is gone; `mixed`: or not, name by name and page by page."""
         self.n_cuts += 1
         new = self.folder / "disk.new"
         new.mkdir()
@@ -69,8 +69,9 @@ class Disk:
         for name, (kind, number) in entries.items():
             if kind == "d":
                 (to / name).mkdir()
-                inner = now / name if now is not None and (now / name).is_dir() and (now / name).stat().st_ino == number else None
-                self._folder(number, inner, to / name, now_files, rng)
+                inner = now / name if now is not None else None
+                same = inner is not None and inner.is_dir() and inner.stat().st_ino == number
+                self._folder(number, inner if same else None, to / name, now_files, rng)
             else:
                 (to / name).write_bytes(self._content(number, now_files.get(number), rng))
 

@@ -1,5 +1,5 @@
-/* Preloaded: whoever takes a descriptor out of an epoll set is slow about it, the loops more than the main thread. Widens
- * a race at the server's stop that is otherwise met once in 60. SPDX-License-Identifier: Apache-2.0 */
+/* Preloaded: whoever takes a descriptor out of an epoll set is slow about it, the loops more than the main thread.
+ * Widens a race at the server's stop that is otherwise met once in 60. SPDX-License-Identifier: Apache-2.0 */
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -1,13 +1,13 @@
-/* Every order of events, not some: one job of two segments, two workers, and all that can happen to them, walked through
- * until no new state is left, with the real store beside a model of this page.
+/* Every order of events, not some: one job of two segments, two workers, and all that can happen to them, walked
+ * through until no new state is left, with the real store beside a model of this page.
  *
  * A state of the model is what an outsider can know: where the job is, who holds what, what each worker still believes.
  * Each state is reached by one sequence of events; from each, every event is tried by playing the sequence and then the
- * event on the store. The store must answer as the model says and show the state the model is in. In the end every state
- * must have a way to `completed`, unless the job is deleted: nothing is stuck.
+ * event on the store. The store must answer as the model says and show the state the model is in. In the end every
+ * state must have a way to `completed`, unless the job is deleted: nothing is stuck.
  *     test_fault_orders [STATES]   stops after so many states (all)
- * Time is folded away: `silence` is longer than a lease and nobody is heard; `pause` outlasts any backoff while those who
- * hold a lease keep it alive. SPDX-License-Identifier: Apache-2.0 */
+ * Time is folded away: `silence` is longer than a lease and nobody is heard; `pause` outlasts any backoff while those
+ * who hold a lease keep it alive. SPDX-License-Identifier: Apache-2.0 */
 #include "tests/server/store_helpers.h"
 
 #include <stdio.h>
@@ -38,8 +38,9 @@ enum event {
     FATAL_A, FATAL_B, RELEASE_A, RELEASE_B, SILENCE, PAUSE, CANCEL, DELETE, RETRY, RESTART, EVENT_COUNT
 };
 static const char *const names[EVENT_COUNT] = {
-    "claim A", "claim B", "beat A", "beat B", "put A", "put B", "complete A", "complete B", "fail A", "fail B", "no memory A",
-    "no memory B", "fatal A", "fatal B", "release A", "release B", "silence", "pause", "cancel", "delete", "retry", "restart"};
+    "claim A", "claim B", "beat A", "beat B", "put A", "put B", "complete A", "complete B", "fail A", "fail B",
+    "no memory A", "no memory B", "fatal A", "fatal B", "release A", "release B", "silence", "pause", "cancel",
+    "delete", "retry", "restart"};
 
 /* What the caller is told. */
 enum answer { OK, REFUSED, NOTHING, TOLD_TO_STOP };
@@ -254,7 +255,8 @@ static enum answer real_put(struct real *r, int w)
     static int serial = 1000000000; /* the helper counts from 1 */
     snprintf(file.disk_name, sizeof file.disk_name, "%013d-%.30s", ++serial, file.name);
     memset(file.sha256, 'a', 64);
-    enum answer answer = told(rf_store_put_file(r->f->s, r->lease[w].task_id, r->lease[w].lease, &file, r->f->now, NULL));
+    const struct rf_wire_lease *lease = &r->lease[w];
+    enum answer answer = told(rf_store_put_file(r->f->s, lease->task_id, lease->lease, &file, r->f->now, NULL));
     if (answer == OK)
         farm_put_outputs(r->f, &r->lease[w]);
     return answer;
@@ -313,14 +315,16 @@ static bool agrees(struct real *r, const struct state *m)
     if (m->job == RF_JOB_STATE_COUNT)
         return rc == RF_ERR_NOT_FOUND;
     if (rc != RF_OK || job->state != (enum rf_job_state)m->job || job->n_tasks != N_TASKS) {
-        print_message("the job is %s, not %s\n", job ? rf_job_state_name(job->state) : "gone", rf_job_state_name(m->job));
+        print_message("the job is %s, not %s\n", job ? rf_job_state_name(job->state) : "gone",
+                      rf_job_state_name(m->job));
         return false;
     }
     int n_leased = m->place == HELD_BY_A || m->place == HELD_BY_B;
     for (int i = 0; i < N_TASKS; i++) {
         enum rf_task_state want = expected_task(m, i);
         if (want != RF_TASK_STATE_COUNT && job->tasks[i].state != want) {
-            print_message("task %d is %s, not %s\n", i, rf_task_state_name(job->tasks[i].state), rf_task_state_name(want));
+            print_message("task %d is %s, not %s\n", i, rf_task_state_name(job->tasks[i].state),
+                          rf_task_state_name(want));
             return false;
         }
     }
@@ -436,7 +440,8 @@ static void every_order_of_events_is_answered_as_the_model_says(void **state)
     for (; at < w->n_nodes && at < limit; at++)
         for (int e = 0; e < EVENT_COUNT; e++)
             try(w, at, (enum event)e);
-    print_message("%d states, %d transitions%s\n", w->n_nodes, w->n_events, at < w->n_nodes ? ", not all" : ": all there are");
+    print_message("%d states, %d transitions%s\n", w->n_nodes, w->n_events,
+                  at < w->n_nodes ? ", not all" : ": all there are");
     if (at == w->n_nodes)
         every_state_has_a_way_to_the_end(w);
     for (int i = 0; i < 2; i++)

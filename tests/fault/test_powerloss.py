@@ -27,8 +27,8 @@ class Unplugged(BurningServer):
         self.disk = disk
 
     def up(self):
-        return self.start("--log-level", "warn", "--data", str(self.disk.root / "data"), listen="127.0.0.1:%d" % self.port,
-                          env=self.env)
+        return self.start("--log-level", "warn", "--data", str(self.disk.root / "data"),
+                          listen="127.0.0.1:%d" % self.port, env=self.env)
 
     def cut(self, rng, mixed):
         self.kill()

@@ -36,7 +36,8 @@ class Chaos:
         self.oracle.say("chaos:", what.__name__)
         what()
         if self.server.died():
-            self.oracle.violation("the server ended by itself:", self.server.process.returncode, self.server.log_text()[-1500:])
+            self.oracle.violation("the server ended by itself:", self.server.process.returncode,
+                                  self.server.log_text()[-1500:])
             self.server.up()
 
     def kill(self):

@@ -44,7 +44,8 @@ def test_a_stop_with_hundreds_of_long_polls_answers_them_all_at_once(server):
     client, polls = server.client(), []
     for i in range(300):
         worker = Worker(client, "gpu-%d" % i)
-        polls.append(send(server, b"POST", b"/farm/v1/lease", json.dumps({"worker_id": worker.id, "wait_ms": 30000}).encode()))
+        ask = json.dumps({"worker_id": worker.id, "wait_ms": 30000}).encode()
+        polls.append(send(server, b"POST", b"/farm/v1/lease", ask))
     wait_until(lambda: b"framefarm_http_waiting 300" in client.get("/metrics").body, 60, "the waiting of all")
     begin = time.monotonic()
     assert server.stop() == 0
@@ -116,15 +117,18 @@ def write_model(folder):
         (folder / (name + ".safetensors")).write_bytes(struct.pack("<Q", len(header)) + header + bytes(576))
     (folder / "model.json").write_text(json.dumps({
         "name": "demo", "title": "Shapes", "high": "high.safetensors", "low": "low.safetensors",
-        "text_encoder": "text_encoder.safetensors", "vae": "vae.safetensors", "vocabulary": ["red"], "note": "It draws.",
+        "text_encoder": "text_encoder.safetensors", "vae": "vae.safetensors", "vocabulary": ["red"],
+        "note": "It draws.",
         "defaults": {"size": "96x64", "num_frames": 9, "num_inference_steps": 4, "switch_step": 2}}))
 
 
 def start_worker(server, tmp_path, name, gate=None):
-    env = {**os.environ, "TMPDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", **({"FAKE_PIPELINE_GATE": str(gate)} if gate else {})}
+    env = {**os.environ, "TMPDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1",
+           **({"FAKE_PIPELINE_GATE": str(gate)} if gate else {})}
     with open(tmp_path / (name + ".log"), "ab") as log:
-        return subprocess.Popen([STRING, "--server", "http://127.0.0.1:%d" % server.port, "--models", str(tmp_path / "models"),
-                                 "--device", "cpu", "--name", name, "--threads", "1"], env=env, stderr=log)
+        return subprocess.Popen([STRING, "--server", "http://127.0.0.1:%d" % server.port, "--models",
+                                 str(tmp_path / "models"), "--device", "cpu", "--name", name, "--threads", "1"],
+                                env=env, stderr=log)
 
 
 needs_string = pytest.mark.skipif(not os.path.exists(STRING), reason="built without the worker or its media")
@@ -148,7 +152,8 @@ def test_a_worker_that_is_stopped_hands_its_segment_to_the_next_at_once(server, 
         assert first.wait(15 + GENEROUS) == 0
         handed = time.monotonic() - begin
         video = client.video(id)
-        assert video["segments"][0]["state"] == "ready" and [a["outcome"] for a in video["attempts"]] == ["released"], video
+        assert video["segments"][0]["state"] == "ready", video
+        assert [a["outcome"] for a in video["attempts"]] == ["released"], video
         second = start_worker(server, tmp_path, "second")
         wait_until(lambda: client.video(id)["state"] == "completed", 60, "the job's end on the second worker")
         print("handed back and gone in %.2f s" % handed)
@@ -162,7 +167,7 @@ def test_a_worker_that_is_stopped_hands_its_segment_to_the_next_at_once(server, 
 
 @needs_string
 def test_real_workers_outlive_their_server_and_their_own_deaths(server, tmp_path):
-    """Promises 3 and 5 with the worker's real loop: the server is killed twice and a worker once; every job completes."""
+    """Promises 3 and 5 with the worker's real loop: the server is killed twice, a worker once; every job completes."""
     write_model(tmp_path / "models" / "demo")
     workers = [start_worker(server, tmp_path, "w%d" % i) for i in range(2)]
     line = Line(server)

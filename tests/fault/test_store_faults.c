@@ -98,8 +98,8 @@ static void run_as_one_group(struct farm *f, struct group *g)
     pthread_mutex_unlock(&g->lock);
 }
 
-/* The first claim of a server's life reserves numbers; when the group it is in fails, the reservation is rolled back with
- * it, and must be made again before a number is used. */
+/* The first claim of a server's life reserves numbers; when the group it is in fails, the reservation is rolled back
+ * with it, and must be made again before a number is used. */
 static void lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill(void **state)
 {
     FARM;
