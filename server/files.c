@@ -175,15 +175,14 @@ static enum rf_code put_in_place(struct rf_upload *u, const char *job_id, const 
     struct rf_files *f = u->files;
     if (fsync(u->fd) != 0)
         return fail_errno(err, "sync", disk_name);
-    struct stat there;
-    bool fresh = fstatat(f->files_fd, job_id, &there, 0) != 0;
     int folder = open_folder(f->files_fd, job_id);
     if (folder < 0)
         return fail_errno(err, "folder", job_id);
     enum rf_code rc = RF_OK;
     if (renameat(f->tmp_fd, u->tmp_name, folder, disk_name) != 0)
         rc = fail_errno(err, "rename", disk_name);
-    else if (u->spent = true, fsync(folder) != 0 || (fresh && fsync(f->files_fd) != 0))
+    else if (u->spent = true, fsync(folder) != 0 || fsync(f->files_fd) != 0) /* whoever made the job's folder, we or an
+                                                            upload beside us that has not synced it yet */
         rc = fail_errno(err, "sync folder of", disk_name);
     close(folder);
     return rc;
