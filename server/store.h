@@ -74,7 +74,8 @@ struct rf_store_config {
     int64_t clock_jump_ms;
     int64_t keep_ms;              /* [0: for ever] how long files of finished jobs stay; only to tell when they expire */
     int64_t max_pages;            /* [0: none] cap on the database's size, for tests of a full disk */
-    bool trust_outputs;           /* benchmarks: `complete` does not check that the task's files arrived */
+    bool trust_outputs;           /* benchmarks: `complete` does not check that the task's files arrived, submit not that
+                                     the disk has room for them */
     void (*on_event)(void *ctx, const struct rf_event *event);
     void *event_ctx;
 };
