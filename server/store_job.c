@@ -137,7 +137,6 @@ void rf_op_delivery(struct rf_store *s, struct rf_op *op)
     rf_sql_run(s, q);
 }
 
-/* Checks and inserts one job. False: sql_failed. Whether it was added is in job->code and job->replayed. */
 /* What is free above the floor must do for all that was accepted before, and for this one. */
 static enum rf_code check_disk(const struct rf_store *s, int64_t reserved, int64_t wanted, struct rf_err *err)
 {
@@ -149,6 +148,7 @@ static enum rf_code check_disk(const struct rf_store *s, int64_t reserved, int64
                    (long long)(spare > 0 ? spare >> 20 : 0), (long long)(reserved >> 20));
 }
 
+/* Checks and inserts one job. False: sql_failed. Whether it was added is in job->code and job->replayed. */
 static bool submit_one(struct rf_store *s, struct rf_submit *job, int64_t n_waiting, int64_t *reserved, int64_t now_ms)
 {
     struct rf_plan plan;
