@@ -63,7 +63,9 @@ static struct event pop_event(struct run *r)
 static bool before(const struct run *r, int a, int b)
 {
     const struct rf_queue_job *x = &r->q->jobs[a], *y = &r->q->jobs[b];
-    return x->begun != y->begun ? x->begun : x->row < y->row;
+    if (x->begun != y->begun)
+        return x->begun;
+    return x->turn != y->turn ? x->turn < y->turn : x->row < y->row;
 }
 
 static bool assembling(const struct rf_queue_job *job)

@@ -20,7 +20,7 @@ struct rf_queue_fit {
 };
 
 struct rf_queue_job {
-    int64_t row;                 /* age */
+    int64_t row, turn;           /* who it is; its place among its user's */
     int priority, share, lane;   /* indices into the tables below */
     int weights;                 /* settled for; 0: not yet */
     int task, n_tasks;

@@ -28,6 +28,7 @@ const struct rf_route rf_routes[] = {
     {RF_POST, RF_ROLE_USER, "/v1/videos/retry", rf_videos_retry_all, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/retry", rf_videos_retry, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/priority", rf_videos_priority, RF_BODY_WHOLE, SMALL, NULL, false},
+    {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/move", rf_videos_move, RF_BODY_WHOLE, SMALL, NULL, false},
     {RF_POST, RF_ROLE_USER, "/v1/videos/{id}/remix", rf_remix_handle, RF_BODY_WHOLE, 256 << 10, NULL, false},
     {RF_GET, RF_ROLE_USER, "/v1/models", rf_models_handle, RF_BODY_NONE, 0, NULL, false},
     {RF_GET, RF_ROLE_USER, "/v1/workers", rf_workers_handle, RF_BODY_NONE, 0, NULL, false},

@@ -123,7 +123,9 @@ static void count(struct rf_live_job *job)
 /* Whether a goes before b within a bucket. */
 static bool before(const struct rf_live_job *a, const struct rf_live_job *b)
 {
-    return a->begun != b->begun ? a->begun : a->row < b->row;
+    if (a->begun != b->begun)
+        return a->begun;
+    return a->turn != b->turn ? a->turn < b->turn : a->row < b->row;
 }
 
 /* Parts `root` into those before `key` and the others. */
@@ -296,8 +298,7 @@ void rf_sched_add(struct rf_sched *s, struct rf_live_job *job, const char *user,
     map_insert(s, job);
 }
 
-/* Takes the job out of where it is. */
-static void leave_place(struct rf_sched *s, struct rf_live_job *job)
+void rf_sched_leave_place(struct rf_sched *s, struct rf_live_job *job)
 {
     struct rf_bucket *b = job->bucket;
     switch (job->place) {
@@ -325,7 +326,7 @@ static void leave_place(struct rf_sched *s, struct rf_live_job *job)
 
 void rf_sched_remove(struct rf_sched *s, struct rf_live_job *job)
 {
-    leave_place(s, job);
+    rf_sched_leave_place(s, job);
     s->reserved_bytes -= job->reserved_bytes;
     map_remove(s, job);
     share_unref(s, job->share);
@@ -385,7 +386,7 @@ void rf_sched_make_ready(struct rf_sched *s, struct rf_live_job *job)
 {
     /* Activated before it leaves its place: a job going from leased to ready is no new arrival of its user. */
     activate(s, job->share);
-    leave_place(s, job);
+    rf_sched_leave_place(s, job);
     job->bucket = bucket_of(s, job);
     job->bucket->root = treap_add(job->bucket->root, job);
     level_of(s, job->priority)->n_jobs++;
@@ -395,7 +396,7 @@ void rf_sched_make_ready(struct rf_sched *s, struct rf_live_job *job)
 
 void rf_sched_make_waiting(struct rf_sched *s, struct rf_live_job *job, int64_t due_ms)
 {
-    leave_place(s, job);
+    rf_sched_leave_place(s, job);
     job->due_ms = due_ms;
     heap_add(&s->waiting, job);
     job->place = RF_PLACE_WAITING;
@@ -408,7 +409,7 @@ void rf_sched_make_leased(struct rf_sched *s, struct rf_live_job *job, struct rf
     bool assembling = job->task == job->n_tasks - 1;
     double n_frames = job->n_frames < job->max_segment_frames ? job->n_frames : job->max_segment_frames;
     activate(s, job->share);
-    leave_place(s, job);
+    rf_sched_leave_place(s, job);
     job->share->served += assembling ? 0 : (double)job->width * job->height * n_frames * job->n_steps;
     job->run = run;
     job->begun = true;
@@ -428,7 +429,7 @@ void rf_sched_set_priority(struct rf_sched *s, struct rf_live_job *job, int prio
 {
     bool ready = job->place == RF_PLACE_READY;
     if (ready)
-        leave_place(s, job);
+        rf_sched_leave_place(s, job);
     job->priority = priority;
     if (ready)
         rf_sched_make_ready(s, job);
@@ -509,34 +510,66 @@ struct rf_live_job *rf_sched_pick(struct rf_sched *s, const struct rf_live_worke
     return NULL;
 }
 
-/* Its place within its own bucket, from 1. */
-static int64_t rank(const struct rf_live_job *root, const struct rf_live_job *job)
+/* How many of the subtree go before `job`, which need not be in it. */
+static int64_t n_before(const struct rf_live_job *root, const struct rf_live_job *job)
 {
-    int64_t n_ahead = 0;
-    while (root != job)
-        if (before(job, root)) {
-            root = root->left;
-        } else {
-            n_ahead += n_below(root->left) + 1;
+    int64_t n = 0;
+    while (root != NULL)
+        if (before(root, job)) {
+            n += n_below(root->left) + 1;
             root = root->right;
+        } else {
+            root = root->left;
         }
-    return n_ahead + n_below(job->left) + 1;
+    return n;
+}
+
+/* What one user has waiting at one priority, in all lanes. */
+struct line {
+    const struct rf_live_job *first;
+    int64_t n_jobs, n_before;    /* n_before: of these, before the job in question */
+};
+
+/* `b` stands for its user: it is the first of the user's buckets at its priority. */
+static bool line_of(const struct rf_bucket *b, const struct rf_live_job *job, struct line *ret)
+{
+    *ret = (struct line){0};
+    for (const struct rf_bucket *each = b->share->buckets; each != NULL; each = each->next_of_share) {
+        if (each->priority != b->priority)
+            continue;
+        if (ret->first == NULL && each != b)
+            return false;
+        const struct rf_live_job *first = treap_first(each->root);
+        if (ret->first == NULL || before(first, ret->first))
+            ret->first = first;
+        ret->n_jobs += n_below(each->root);
+        ret->n_before += n_before(each->root, job);
+    }
+    return true;
 }
 
 int64_t rf_sched_position(struct rf_sched *s, const struct rf_live_job *job)
 {
     if (job->place != RF_PLACE_READY)
         return 0;
-    int64_t k = rank(job->bucket->root, job), position = k;
+    struct line own = {0}, other;
     int i = 0;
+    int64_t ahead = 0;
     for (; s->levels[i].priority != job->priority; i++)
-        position += s->levels[i].n_jobs;
-    for (int b = 0; b < s->levels[i].n_buckets; b++) {
-        const struct rf_bucket *other = s->levels[i].buckets[b];
-        if (other == job->bucket)
+        ahead += s->levels[i].n_jobs;
+    const struct rf_level *l = &s->levels[i];
+    for (int b = 0; b < l->n_buckets; b++)
+        if (l->buckets[b]->share == job->share && line_of(l->buckets[b], job, &own))
+            break;
+    int64_t position = ahead + own.n_before + 1;
+    for (int b = 0; b < l->n_buckets; b++) {
+        const struct rf_share *share = l->buckets[b]->share;
+        if (share == job->share || !line_of(l->buckets[b], job, &other))
             continue;
-        int64_t rounds = bucket_before(other, job->bucket) ? k : k - 1, n = n_below(other->root);
-        position += n < rounds ? n : rounds;
+        bool first = share->served != job->share->served ? share->served < job->share->served
+                                                         : before(other.first, own.first);
+        int64_t rounds = own.n_before + first;
+        position += other.n_jobs < rounds ? other.n_jobs : rounds;
     }
     return position;
 }

@@ -8,7 +8,7 @@
  *   1. priority, higher first;
  *   2. fair share: the user who has been given the least work so far. Work is counted in pixels times frames times
  *      steps. Somebody new starts level with the one served last, so absence earns nothing;
- *   3. within a user: jobs already begun, then age.
+ *   3. within a user: jobs already begun, then by their turn, which is their age until somebody moves one.
  * So a user with a 60-segment job and one with a single clip take turns, whoever came first. A bucket holds the jobs of one
  * priority, one user and one lane; a lane is what a worker must have to run them.
  * Costs: O(log n) in jobs, linear in the number of users who wait at one priority.
@@ -50,6 +50,7 @@ enum rf_place { RF_PLACE_NONE, RF_PLACE_READY, RF_PLACE_WAITING, RF_PLACE_LEASED
 
 struct rf_live_job {
     int64_t row;
+    int64_t turn;                /* among those of its user and priority; a row number, its own or one it got by a move */
     uint64_t tail;
     int64_t due_ms;              /* end of the backoff, or of the lease */
     int priority, task, n_tasks, attempts, n_no_memory;
@@ -105,6 +106,11 @@ void rf_sched_make_waiting(struct rf_sched *s, struct rf_live_job *job, int64_t 
 void rf_sched_make_leased(struct rf_sched *s, struct rf_live_job *job, struct rf_run *run, int64_t due_ms);
 void rf_sched_extend(struct rf_sched *s, struct rf_live_job *job, int64_t due_ms);
 void rf_sched_set_priority(struct rf_sched *s, struct rf_live_job *job, int priority);
+/* Puts `job` directly before (or after) `other`, at its priority. Both are ready, not begun, of one user, not the same.
+ * The jobs in between hand their turns on by one, so no two ever have the same. ret_changed: those whose turn is a new
+ * one, `job` among them; free() it. Returns how many; -1: more than `limit`, and nothing was moved. */
+int rf_sched_move(struct rf_sched *s, struct rf_live_job *job, struct rf_live_job *other, bool after, int limit,
+                  struct rf_live_job ***ret_changed);
 /* From now on only workers with exactly these weights. In any place but ready. */
 void rf_sched_settle(struct rf_sched *s, struct rf_live_job *job, const char *hash, const char *precision);
 

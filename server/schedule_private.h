@@ -1,4 +1,4 @@
-/* What schedule.c and schedule_worker.c share. SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the scheduler share. SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_SERVER_SCHED_PRIVATE_H
 #define RF_SERVER_SCHED_PRIVATE_H
 
@@ -51,5 +51,7 @@ bool rf_sched_fits(const struct rf_live_worker *w, const struct rf_lane *lane);
 /* Besides the lane: not to be avoided while others could do it, and its segments are not too long for the worker. */
 bool rf_sched_may_have(struct rf_sched *s, struct rf_live_job *job, const struct rf_live_worker *w);
 void rf_sched_free_workers(struct rf_sched *s);
+/* Takes the job out of where it is. */
+void rf_sched_leave_place(struct rf_sched *s, struct rf_live_job *job);
 
 #endif

@@ -295,6 +295,13 @@ enum rf_code rf_store_set_priority(struct rf_store *s, const char *id, int prior
     return run_job_op(s, RF_OP_PRIORITY, id, priority, now_ms, err);
 }
 
+enum rf_code rf_store_move(struct rf_store *s, const char *id, const char *beside, bool after, int64_t now_ms,
+                           struct rf_err *err)
+{
+    struct rf_op op = {.kind = RF_OP_MOVE, .now_ms = now_ms, .u.job = {.id = id, .beside = beside, .after = after}};
+    return rf_store_run(s, &op, err);
+}
+
 enum rf_code rf_store_pause(struct rf_store *s, bool on, int64_t now_ms, struct rf_err *err)
 {
     struct rf_op op = {.kind = RF_OP_PAUSE, .now_ms = now_ms, .u.pause.on = on};

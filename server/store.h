@@ -42,7 +42,7 @@ const char *rf_outcome_name(enum rf_outcome outcome);
 /* ---- events: told after the commit, on the writer thread ---- */
 
 enum rf_event_kind {
-    RF_EVENT_JOB_CREATED, RF_EVENT_JOB_CHANGED, /* started, next task, priority, retry, attempt lost */
+    RF_EVENT_JOB_CREATED, RF_EVENT_JOB_CHANGED, /* started, next task, priority, moved, retry, attempt lost */
     RF_EVENT_JOB_PROGRESS,                      /* a heartbeat came; not on disk */
     RF_EVENT_JOB_FINISHED, RF_EVENT_JOB_DELETED,
     RF_EVENT_WORKER,                            /* id is the worker's */
@@ -93,7 +93,7 @@ void rf_store_destroy(struct rf_store **store);
 /* ---- ops ---- */
 
 enum rf_op_kind {
-    RF_OP_SUBMIT, RF_OP_CANCEL, RF_OP_DELETE, RF_OP_RETRY, RF_OP_PRIORITY,
+    RF_OP_SUBMIT, RF_OP_CANCEL, RF_OP_DELETE, RF_OP_RETRY, RF_OP_PRIORITY, RF_OP_MOVE,
     RF_OP_REGISTER, RF_OP_LEAVE, RF_OP_DRAIN, RF_OP_CLAIM, RF_OP_UNPARK, RF_OP_HEARTBEAT, RF_OP_COMPLETE, RF_OP_FAIL,
     RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK, RF_OP_DELIVERY, RF_OP_EXPIRE,
     RF_OP_DISK,
@@ -143,8 +143,11 @@ struct rf_op {
          * DELETE  cancels what runs, forgets everything; files go at the next rf_files_collect().
          * RETRY   failed or cancelled -> queued; done segments stay done, unless no living worker has the weights they
          *         were rendered with: then it starts over. RF_ERR_CONFLICT: in another state.
-         * PRIORITY  RF_ERR_CONFLICT: finished. All: RF_ERR_NOT_FOUND. */
-        struct { const char *id; int priority; } job;
+         * PRIORITY  RF_ERR_CONFLICT: finished.
+         * MOVE    directly before (`after`: behind) the job `beside`, at its priority. RF_ERR_CONFLICT: one of them does
+         *         not wait (any more), they are two users', or more than RF_QUEUE_LIST_MAX lie between them.
+         *         RF_ERR_INVALID: both are the same. All: RF_ERR_NOT_FOUND. */
+        struct { const char *id; int priority; const char *beside; bool after; } job;
 
         /* Out: worker_id. The op keeps nothing of `message`. RF_ERR_INVALID: protocol differs. */
         struct { const struct rf_wire_register *message; char worker_id[RF_WORKER_ID_SIZE]; } reg;
@@ -229,6 +232,9 @@ enum rf_code rf_store_cancel(struct rf_store *s, const char *id, int64_t now_ms,
 enum rf_code rf_store_delete(struct rf_store *s, const char *id, int64_t now_ms, struct rf_err *err);
 enum rf_code rf_store_retry(struct rf_store *s, const char *id, int64_t now_ms, struct rf_err *err);
 enum rf_code rf_store_set_priority(struct rf_store *s, const char *id, int priority, int64_t now_ms, struct rf_err *err);
+/* See RF_OP_MOVE. */
+enum rf_code rf_store_move(struct rf_store *s, const char *id, const char *beside, bool after, int64_t now_ms,
+                           struct rf_err *err);
 enum rf_code rf_store_pause(struct rf_store *s, bool on, int64_t now_ms, struct rf_err *err);
 enum rf_code rf_store_tick(struct rf_store *s, int64_t now_ms, int64_t *ret_next_ms, struct rf_err *err);
 

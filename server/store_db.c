@@ -15,7 +15,7 @@
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
-    "leased_ms, reserved_bytes, json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
+    "leased_ms, reserved_bytes, coalesce(turn, row), json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
 
 static const char *const sql_texts[SQL_COUNT] = {
@@ -46,6 +46,7 @@ static const char *const sql_texts[SQL_COUNT] = {
         "n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL WHERE row = ?1",
     [SQL_START_OVER] = "UPDATE jobs SET task = 0, made_with = NULL, model_hash = NULL, precision = NULL WHERE row = ?1",
     [SQL_PRIORITY] = "UPDATE jobs SET priority = ?2 WHERE row = ?1",
+    [SQL_TURN] = "UPDATE jobs SET turn = ?2, priority = ?3 WHERE row = ?1",
     [SQL_DELETE_JOB] = "DELETE FROM jobs WHERE row = ?1",
     [SQL_DELETE_ATTEMPTS] = "DELETE FROM attempts WHERE job = ?1",
     [SQL_GONE_ALL] = "UPDATE files SET gone_ms = ?2 WHERE job = ?1 AND gone_ms IS NULL",
@@ -350,6 +351,7 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     const char *worker = text_at(q, c++);
     int64_t leased_ms = sqlite3_column_int64(q, c++);
     job->reserved_bytes = sqlite3_column_int64(q, c++);
+    job->turn = sqlite3_column_int64(q, c++);
     int switch_step = sqlite3_column_int(q, c++);
     double guidance_low = sqlite3_column_double(q, c++), guidance_high = sqlite3_column_double(q, c++);
     job->n_passes = rf_eta_passes(job->n_steps, switch_step, guidance_low, guidance_high);

@@ -105,7 +105,7 @@ static int share_index(struct copy *c, struct rf_share *share)
 static struct rf_queue_job *copy_job(struct copy *c, const struct rf_live_job *job)
 {
     struct rf_queue_job *to = &c->q.jobs[c->q.n_jobs++];
-    *to = (struct rf_queue_job){.row = job->row, .priority = job->priority, .share = share_index(c, job->share),
+    *to = (struct rf_queue_job){.row = job->row, .turn = job->turn, .priority = job->priority, .share = share_index(c, job->share),
                                 .lane = lane_index(c, job->lane), .task = job->task, .n_tasks = job->n_tasks,
                                 .begun = job->begun, .n_steps = job->n_steps,
                                 .max_segment_frames = job->max_segment_frames, .work = rf_expect_work(job),
@@ -361,7 +361,7 @@ static struct rf_live_job *put_in_queue(struct rf_store *s, const struct rf_requ
         return NULL;
     struct rf_live_job *live = rf_new(struct rf_live_job);
     int n_passes = rf_eta_passes(r->n_steps, r->switch_step, r->guidance_scale, r->guidance_scale_2);
-    *live = (struct rf_live_job){.row = INT64_MAX, .priority = r->priority, .n_tasks = plan.n_segments + 1,
+    *live = (struct rf_live_job){.row = INT64_MAX, .turn = INT64_MAX, .priority = r->priority, .n_tasks = plan.n_segments + 1,
                                  .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
                                  .n_steps = r->n_steps,
                                  .max_segment_frames = r->max_segment_frames, .n_passes = n_passes,

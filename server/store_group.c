@@ -67,6 +67,7 @@ static bool run_op(struct rf_store *s, struct rf_op *op)
     case RF_OP_DELETE: rf_op_delete(s, op); return true;
     case RF_OP_RETRY: rf_op_retry(s, op); return true;
     case RF_OP_PRIORITY: rf_op_priority(s, op); return true;
+    case RF_OP_MOVE: rf_op_move(s, op); return true;
     case RF_OP_REGISTER: rf_op_register(s, op); return true;
     case RF_OP_LEAVE: rf_op_leave(s, op); return true;
     case RF_OP_DRAIN: rf_op_drain(s, op); return true;

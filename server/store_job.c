@@ -90,7 +90,7 @@ static struct rf_live_job *live_job(const struct rf_submit *job, struct rf_id id
 {
     const struct rf_request *r = job->request;
     struct rf_live_job *live = rf_new(struct rf_live_job);
-    *live = (struct rf_live_job){.row = id.row, .tail = id.tail, .priority = r->priority,
+    *live = (struct rf_live_job){.row = id.row, .turn = id.row, .tail = id.tail, .priority = r->priority,
                                  .n_tasks = plan->n_segments + 1, .reserved_bytes = disk_bytes(job, plan),
                                  .width = r->width, .height = r->height, .n_frames = r->n_frames, .fps = r->fps,
                                  .n_steps = r->n_steps, .max_segment_frames = r->max_segment_frames,
@@ -227,12 +227,12 @@ void rf_op_submit(struct rf_store *s, struct rf_op *op)
 /* ---- the others ---- */
 
 /* The job's live form, or its state when it is finished. RF_ERR_NOT_FOUND is filled into the op. */
-static bool find_job(struct rf_store *s, struct rf_op *op, struct rf_id *ret_id, struct rf_live_job **ret_live,
-                     enum rf_job_state *ret_state)
+static bool find_named(struct rf_store *s, struct rf_op *op, const char *name, struct rf_id *ret_id,
+                       struct rf_live_job **ret_live, enum rf_job_state *ret_state)
 {
     *ret_live = NULL;
     *ret_state = RF_JOB_STATE_COUNT;
-    if (rf_id_parse(op->u.job.id, ret_id)) {
+    if (rf_id_parse(name, ret_id)) {
         *ret_live = rf_sched_find(s->sched, ret_id->row);
         if (*ret_live != NULL && (*ret_live)->tail == ret_id->tail)
             return true;
@@ -244,8 +244,14 @@ static bool find_job(struct rf_store *s, struct rf_op *op, struct rf_id *ret_id,
         sqlite3_reset(q);
     }
     if (*ret_state == RF_JOB_STATE_COUNT)
-        op->code = rf_fail(&op->err, RF_ERR_NOT_FOUND, "there is no job '%.40s'", op->u.job.id ? op->u.job.id : "");
+        op->code = rf_fail(&op->err, RF_ERR_NOT_FOUND, "there is no job '%.40s'", name ? name : "");
     return *ret_state != RF_JOB_STATE_COUNT;
+}
+
+static bool find_job(struct rf_store *s, struct rf_op *op, struct rf_id *ret_id, struct rf_live_job **ret_live,
+                     enum rf_job_state *ret_state)
+{
+    return find_named(s, op, op->u.job.id, ret_id, ret_live, ret_state);
 }
 
 bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_state state, const char *result,
@@ -380,6 +386,49 @@ void rf_op_priority(struct rf_store *s, struct rf_op *op)
         return;
     rf_sched_set_priority(s->sched, job, op->u.job.priority);
     rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
+}
+
+/* The job, if it waits and has not begun; otherwise the op says why it cannot be moved. */
+static struct rf_live_job *find_waiting(struct rf_store *s, struct rf_op *op, const char *name)
+{
+    struct rf_id id;
+    struct rf_live_job *job;
+    enum rf_job_state state;
+    if (!find_named(s, op, name, &id, &job, &state))
+        return NULL;
+    if (job != NULL && job->place == RF_PLACE_READY && !job->begun)
+        return job;
+    op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "only waiting jobs have an order; %.40s has %s", name,
+                       job != NULL ? "begun" : rf_job_state_name(state));
+    return NULL;
+}
+
+void rf_op_move(struct rf_store *s, struct rf_op *op)
+{
+    struct rf_live_job *job = find_waiting(s, op, op->u.job.id), *beside = NULL;
+    if (job == NULL || (beside = find_waiting(s, op, op->u.job.beside)) == NULL)
+        return;
+    if (job == beside || job->share != beside->share) {
+        op->code = job == beside ? rf_fail(&op->err, RF_ERR_INVALID, "a job cannot be moved beside itself")
+                                 : rf_fail(&op->err, RF_ERR_CONFLICT, "jobs of two users take turns; only one user's own "
+                                           "jobs, or priorities, can be put in order");
+        return;
+    }
+    struct rf_live_job **changed = NULL;
+    int n = rf_sched_move(s->sched, job, beside, op->u.job.after, RF_QUEUE_LIST_MAX, &changed);
+    if (n < 0)
+        op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "more than %d jobs lie between the two", RF_QUEUE_LIST_MAX);
+    for (int i = 0; i < n; i++) {
+        sqlite3_stmt *q = rf_sql(s, SQL_TURN);
+        sqlite3_bind_int64(q, 1, changed[i]->row);
+        sqlite3_bind_int64(q, 2, changed[i]->turn);
+        sqlite3_bind_int(q, 3, changed[i]->priority);
+        if (!rf_sql_run(s, q))
+            break; /* the whole group is undone and the queue read again */
+    }
+    free(changed);
+    if (op->code == RF_OK)
+        rf_group_event(s, RF_EVENT_JOB_CHANGED, op->u.job.id, op->now_ms);
 }
 
 /* Removes the files of finished jobs and keeps the records. What is not finished (any more: a retry came first) is left. */

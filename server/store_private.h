@@ -2,7 +2,7 @@
  *     store.c         opening, closing, the public ways in
  *     store_db.c      SQLite: statements, migrations, loading, checkpoints
  *     store_group.c   a group of ops: one transaction, one sync, the answers; and what happens when that fails
- *     store_job.c     submit, cancel, delete, retry, priority
+ *     store_job.c     submit, cancel, delete, retry, priority, move
  *     store_task.c    claim, heartbeat, complete, fail, release, expiry
  *     store_worker.c  register, leave, drain, parked claims, pause, tick
  *     store_model.c   what is known of models; the lists of workers and models
@@ -27,7 +27,7 @@
 /* The writer's statements, prepared once. Their text is in store_db.c. */
 enum rf_sql {
     SQL_BEGIN, SQL_COMMIT, SQL_ROLLBACK, SQL_INSERT_JOB, SQL_INSERT_FILE, SQL_KEY_FIND, SQL_KEY_PUT, SQL_KEY_SWEEP, SQL_CLAIM,
-    SQL_REQUEST, SQL_INSERT_ATTEMPT, SQL_NEXT_TASK, SQL_MADE_WITH, SQL_FINISH, SQL_BACK, SQL_RETRY, SQL_START_OVER, SQL_PRIORITY, SQL_DELETE_JOB,
+    SQL_REQUEST, SQL_INSERT_ATTEMPT, SQL_NEXT_TASK, SQL_MADE_WITH, SQL_FINISH, SQL_BACK, SQL_RETRY, SQL_START_OVER, SQL_PRIORITY, SQL_TURN, SQL_DELETE_JOB,
     SQL_DELETE_ATTEMPTS, SQL_GONE_ALL, SQL_GONE_NAME, SQL_GONE_SCRATCH, SQL_FILE_THERE, SQL_LOAD_ONE, SQL_LOAD_ALL,
     SQL_JOB_STATE, SQL_ATTEMPT_OUTCOME, SQL_FORGET_FILE, SQL_SETTING_PUT, SQL_META_PUT, SQL_WORKER_PUT, SQL_WORKER_STATE,
     SQL_WORKER_DELETE, SQL_MODEL_PUT, SQL_SAVEPOINT, SQL_SAVEPOINT_KEEP, SQL_SAVEPOINT_UNDO,
@@ -142,6 +142,7 @@ void rf_op_cancel(struct rf_store *s, struct rf_op *op);
 void rf_op_delete(struct rf_store *s, struct rf_op *op);
 void rf_op_retry(struct rf_store *s, struct rf_op *op);
 void rf_op_priority(struct rf_store *s, struct rf_op *op);
+void rf_op_move(struct rf_store *s, struct rf_op *op);
 void rf_op_heartbeat(struct rf_store *s, struct rf_op *op);
 void rf_op_report(struct rf_store *s, struct rf_op *op);
 void rf_op_check_lease(struct rf_store *s, struct rf_op *op);

@@ -206,6 +206,47 @@ void rf_videos_priority(struct rf_call *c)
     steer(c, RF_OP_PRIORITY, (int)value);
 }
 
+/* Where the job may go: beside one of the caller's own, and not up to a priority that it could not ask for. */
+static bool may_stand_beside(struct rf_call *c, const char *beside)
+{
+    RF_AUTO(rf_job_destroy) struct rf_job *job = NULL, *other = NULL;
+    if (rf_auth_owner(c) == NULL)
+        return true;
+    if (!rf_auth_may_touch(c, c->param[0]) || !rf_auth_may_touch(c, beside))
+        return false;
+    bool known = rf_store_get(c->app->store, c->param[0], 0, &job, NULL) == RF_OK &&
+                 rf_store_get(c->app->store, beside, 0, &other, NULL) == RF_OK;
+    if (known && other->priority > 0 && other->priority > job->priority) {
+        rf_answer_error(c, 403, "priority", "not_allowed", "a priority above 0 takes an operator's token");
+        return false;
+    }
+    return true; /* gone meanwhile: the op says so */
+}
+
+void rf_videos_move(struct rf_call *c)
+{
+    cJSON *json = rf_call_json(c, 4096, false);
+    if (json == NULL)
+        return;
+    const cJSON *place = json->child;
+    bool after = place != NULL && strcmp(place->string, "after") == 0;
+    bool good = cJSON_GetArraySize(json) == 1 && cJSON_IsString(place) && (after || strcmp(place->string, "before") == 0);
+    char *beside = c->param[1]; /* the pattern has one parameter, so this room lives as long as the call */
+    snprintf(beside, sizeof c->param[1], "%s", good ? place->valuestring : "");
+    cJSON_Delete(json);
+    if (!good) {
+        rf_answer_error(c, 400, "before", "invalid", "either 'before' or 'after' must be there, the id of a waiting job");
+        return;
+    }
+    if (!may_stand_beside(c, beside))
+        return;
+    struct rf_op *op = rf_call_new_op(c, RF_OP_MOVE);
+    op->u.job.id = c->param[0];
+    op->u.job.beside = beside;
+    op->u.job.after = after;
+    rf_call_post(c, op, after_steering);
+}
+
 static void after_delete(struct rf_call *c)
 {
     if (!rf_call_op_ok(c, c->state))

@@ -12,6 +12,7 @@ void rf_videos_cancel(struct rf_call *c);
 void rf_videos_retry(struct rf_call *c);
 void rf_videos_retry_all(struct rf_call *c);
 void rf_videos_priority(struct rf_call *c);
+void rf_videos_move(struct rf_call *c);
 void rf_videos_timings(struct rf_call *c);
 /* GET /v1/timings: the timings of all finished jobs, CSV. */
 void rf_timings_all(struct rf_call *c);

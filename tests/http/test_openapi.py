@@ -148,6 +148,8 @@ def test_every_answer_is_as_described(client, worker):
     ask("post", one + "/retry", client.post("/v1/videos/%s/retry" % id))
     ask("post", one + "/retry", client.post("/v1/videos/%s/retry" % id))
     ask("post", one + "/priority", client.post("/v1/videos/%s/priority" % id, {"priority": 3}))
+    ask("post", one + "/move", client.post("/v1/videos/%s/move" % id, {"before": client.create()["id"]}))
+    ask("post", one + "/move", client.post("/v1/videos/%s/move" % id, {}))
     worker.work_all()
     ask("get", one, client.get("/v1/videos/" + id))
     ask("get", "/v1/videos", client.get("/v1/videos"))

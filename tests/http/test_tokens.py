@@ -122,6 +122,8 @@ def test_a_user_sees_and_steers_only_its_own_jobs(farm):
         assert answer.status == 404 and answer.error["code"] == "not_found", (call, answer.body)
     assert ann.post("/v1/videos/%s/remix" % his["id"], {"prompt": "x"}).status == 404
     assert ann.post("/v1/videos/%s/priority" % his["id"], {"priority": -1}).status == 404
+    assert ann.post("/v1/videos/%s/move" % his["id"], {"before": mine["id"]}).status == 404
+    assert ann.post("/v1/videos/%s/move" % mine["id"], {"before": his["id"]}).status == 404
     assert boss.post("/v1/videos/%s/cancel" % his["id"]).status == 200
     assert ann.post("/v1/videos/%s/cancel" % mine["id"]).status == 200
 
@@ -140,6 +142,9 @@ def test_a_user_cannot_take_anothers_name_nor_push_ahead(farm):
     assert ann.post("/v1/videos/%s/priority" % id, {"priority": 1}).status == 403
     assert ann.post("/v1/videos/%s/priority" % id, {"priority": 0}).status == 200
     assert farm.client(boss).post("/v1/videos/%s/priority" % id, {"priority": 9}).status == 200
+    other = ann.create()["id"]
+    assert ann.post("/v1/videos/%s/move" % other, {"before": id}).status == 403
+    assert ann.post("/v1/videos/%s/move" % id, {"after": other}).json()["priority"] == 0
     assert farm.client(boss).create(user="zoe")["user"] == "zoe"
 
 

@@ -137,6 +137,20 @@ def test_priority_moves_a_job_to_the_front(client, worker):
         assert client.post("/v1/videos/%s/priority" % first, bad).error["param"] == "priority"
 
 
+def test_a_waiting_job_is_moved_beside_another(client, worker):
+    ids = [client.create()["id"] for _ in range(3)]
+    answer = client.post("/v1/videos/%s/move" % ids[2], {"before": ids[0]})
+    assert answer.status == 200 and answer.json()["queue_position"] == 1
+    assert client.post("/v1/videos/%s/move" % ids[0], {"after": ids[1]}).json()["queue_position"] == 3
+    waiting = client.get("/v1/videos", status="queued", order="queue").json()["data"]
+    assert [v["id"] for v in waiting] == [ids[2], ids[1], ids[0]]
+    assert worker.take()["job_id"] == ids[2]
+    assert client.post("/v1/videos/%s/move" % ids[1], {"before": ids[2]}).status == 409
+    assert client.post("/v1/videos/%s/move" % ids[1], {"before": "video_" + "0" * 26}).status == 404
+    for bad in ({}, {"before": 5}, {"beside": ids[0]}, {"before": ids[0], "after": ids[0]}, {"before": ids[1]}):
+        assert client.post("/v1/videos/%s/move" % ids[1], bad).status == 400, bad
+
+
 def test_delete_forgets_the_job(client, worker):
     id = finish_one(client, worker)["id"]
     answer = client.delete("/v1/videos/" + id)

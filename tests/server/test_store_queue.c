@@ -2,6 +2,7 @@
 #include "tests/server/store_helpers.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #define FARM RF_AUTO(farm_destroy) struct farm *f = farm_create()
@@ -159,6 +160,94 @@ static void position_counts_those_ahead(void **state)
     const int order[] = {4, 0, 3, 1, 2}; /* and that is how they go */
     for (size_t i = 0; i < RF_COUNT_OF(order); i++)
         assert_next(f, w, ids[order[i]]);
+}
+
+static void assert_order(struct farm *f, const char *const *ids, const int *order, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        RF_AUTO(rf_job_destroy) struct rf_job *job = farm_job(f, ids[order[i]]);
+        assert_int_equal(job->queue_position, i + 1);
+    }
+}
+
+static void moved_job_stands_beside_the_other_and_the_rest_keeps_its_order(void **state)
+{
+    FARM;
+    const char *ids[5];
+    for (int i = 0; i < 5; i++)
+        ids[i] = farm_submit(f, "ann", 5, 0);
+    static const struct {
+        int job, beside;
+        bool after;
+        int order[5];
+    } moves[] = {{3, 1, false, {0, 3, 1, 2, 4}}, {0, 2, false, {3, 1, 0, 2, 4}}, {3, 4, true, {1, 0, 2, 4, 3}},
+                 {2, 1, true, {1, 2, 0, 4, 3}},  {0, 4, false, {1, 2, 0, 4, 3}}, {3, 1, false, {3, 1, 2, 0, 4}}};
+    for (size_t i = 0; i < RF_COUNT_OF(moves); i++) {
+        assert_int_equal(rf_store_move(f->s, ids[moves[i].job], ids[moves[i].beside], moves[i].after, f->now, NULL), RF_OK);
+        assert_order(f, ids, moves[i].order, 5);
+    }
+    farm_reopen(f);
+    assert_order(f, ids, moves[5].order, 5);
+    const char *w = farm_worker(f, "w", 0);
+    for (int i = 0; i < 5; i++)
+        assert_next(f, w, ids[moves[5].order[i]]);
+}
+
+static void moved_job_takes_the_priority_of_its_new_place(void **state)
+{
+    FARM;
+    const char *ids[] = {farm_submit(f, "", 5, 0), farm_submit(f, "", 5, 3), farm_submit(f, "", 5, 3),
+                         farm_submit(f, "", 5, -1)};
+    assert_int_equal(rf_store_move(f->s, ids[3], ids[2], false, f->now, NULL), RF_OK);
+    assert_order(f, ids, (const int[]){1, 3, 2, 0}, 4);
+    assert_int_equal(rf_store_move(f->s, ids[1], ids[0], true, f->now, NULL), RF_OK);
+    assert_order(f, ids, (const int[]){3, 2, 0, 1}, 4);
+    farm_reopen(f);
+    assert_order(f, ids, (const int[]){3, 2, 0, 1}, 4);
+}
+
+static void moving_leaves_other_users_their_turns(void **state)
+{
+    FARM;
+    const char *ids[] = {farm_submit(f, "ann", 5, 0), farm_submit(f, "ann", 5, 0), farm_submit(f, "ben", 5, 0),
+                         farm_submit(f, "ann", 5, 0)};
+    assert_order(f, ids, (const int[]){0, 2, 1, 3}, 4);
+    assert_int_equal(rf_store_move(f->s, ids[3], ids[0], false, f->now, NULL), RF_OK);
+    assert_order(f, ids, (const int[]){3, 2, 0, 1}, 4);
+    assert_int_equal(rf_store_move(f->s, ids[2], ids[3], false, f->now, NULL), RF_ERR_CONFLICT);
+    assert_order(f, ids, (const int[]){3, 2, 0, 1}, 4);
+}
+
+static void only_waiting_jobs_are_moved(void **state)
+{
+    FARM;
+    const char *w = farm_worker(f, "w", 0);
+    const char *begun = farm_submit(f, "", 5, 0), *a = farm_submit(f, "", 5, 0), *b = farm_submit(f, "", 5, 0);
+    LEASE lease = farm_claim(f, w);
+    assert_int_equal(rf_store_move(f->s, b, begun, false, f->now, NULL), RF_ERR_CONFLICT);
+    assert_int_equal(rf_store_move(f->s, begun, b, false, f->now, NULL), RF_ERR_CONFLICT);
+    assert_int_equal(rf_store_move(f->s, a, a, false, f->now, NULL), RF_ERR_INVALID);
+    assert_int_equal(rf_store_move(f->s, a, "video_00000000000000000000000001", false, f->now, NULL), RF_ERR_NOT_FOUND);
+    assert_int_equal(rf_store_cancel(f->s, b, f->now, NULL), RF_OK);
+    assert_int_equal(rf_store_move(f->s, a, b, false, f->now, NULL), RF_ERR_CONFLICT);
+}
+
+static void users_jobs_for_two_models_stand_in_one_line(void **state)
+{
+    FARM;
+    const char *wide = farm_worker_with(f, "wide", "m", 0, 81);
+    const char *ids[4];
+    for (int i = 0; i < 4; i++) {
+        RF_AUTO(rf_request_destroy) struct rf_request *r = farm_request("p", i == 3 ? "ben" : "ann", 5);
+        snprintf(r->model, sizeof r->model, "%s", i == 1 ? "n" : "m");
+        static char text[4][RF_JOB_ID_SIZE];
+        assert_int_equal(rf_store_submit(f->s, r, f->now, text[i], NULL), RF_OK);
+        ids[i] = text[i];
+    }
+    assert_order(f, ids, (const int[]){0, 3, 1, 2}, 4);
+    assert_int_equal(rf_store_move(f->s, ids[2], ids[1], false, f->now, NULL), RF_OK);
+    assert_order(f, ids, (const int[]){0, 3, 2, 1}, 4);
+    assert_next(f, wide, ids[0]);
 }
 
 /* ---- parked claims ---- */
@@ -423,6 +512,11 @@ int main(void)
         cmocka_unit_test(segments_of_a_job_come_from_the_same_weights),
         cmocka_unit_test(paused_queue_and_drained_worker_give_nothing_new),
         cmocka_unit_test(position_counts_those_ahead),
+        cmocka_unit_test(moved_job_stands_beside_the_other_and_the_rest_keeps_its_order),
+        cmocka_unit_test(moved_job_takes_the_priority_of_its_new_place),
+        cmocka_unit_test(moving_leaves_other_users_their_turns),
+        cmocka_unit_test(only_waiting_jobs_are_moved),
+        cmocka_unit_test(users_jobs_for_two_models_stand_in_one_line),
         cmocka_unit_test(new_job_wakes_the_one_who_waits_longest),
         cmocka_unit_test(finished_segment_wakes_a_waiter_for_the_next),
         cmocka_unit_test(end_of_a_backoff_wakes_a_waiter),
