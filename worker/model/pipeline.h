@@ -50,6 +50,8 @@ struct rf_generate_params {
     const uint8_t *start_image;           /* [height, width, 3] RGB, NULL: none */
     bool match_start_colour;              /* take the VAE round trip's colour shift, measured on frame 0 against the
                                              start image, back out of every frame */
+    bool small_memory;         /* the smallest plan there is, for a second try where the usual one did not fit: the same
+                                  frames, more slowly */
 };
 
 /* What the listener is told. Called at the start of each stage and after each step or decoded chunk. */
@@ -73,6 +75,12 @@ struct rf_generate_listener {
 
 /* Bytes of memory that a run with these params needs at its peak, weights included. */
 int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_params *params);
+
+/* What lies where in a run with these params under the engine's budget (worker/model/memory_plan.h), without starting it.
+ *   RF_ERR_NO_MEMORY  no plan fits; the message names the smallest budget that would do */
+struct rf_memory_plan;
+enum rf_code rf_model_plan(const struct rf_model *m, const struct rf_generate_params *params,
+                           struct rf_memory_plan *ret_plan, struct rf_err *err);
 
 /*   RF_ERR_INVALID    a parameter is out of its range, or a start image for a model that takes none
  *   RF_ERR_CANCELLED  the listener said stop
