@@ -24,6 +24,16 @@ struct rf_backend {
     enum rf_code (*download)(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
     enum rf_code (*sync)(void *self, struct rf_err *err);
 
+    /* Bytes that open() took, and that are free on the device now. NULL: 0, and no limit is known. */
+    void (*memory)(void *self, int64_t *ret_fixed, int64_t *ret_free);
+    /* Memory for fast copies. NULL: ordinary memory. */
+    enum rf_code (*host_alloc)(void *self, size_t size_bytes, void **ret_data, struct rf_err *err);
+    void (*host_release)(void *self, void *data);
+    /* Copies beside the ops, see rf_slot_fill(). All three NULL: a fill is an upload. */
+    enum rf_code (*slot_fill)(void *self, int slot, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
+    enum rf_code (*slot_wait)(void *self, int slot, struct rf_err *err);
+    enum rf_code (*slot_release)(void *self, int slot, struct rf_err *err);
+
     enum rf_code (*linear)(void *self, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_linear *w,
                            const struct rf_linear_opts *opts, struct rf_err *err);
     enum rf_code (*layer_norm)(void *self, const struct rf_tensor *y, const struct rf_tensor *x,

@@ -72,8 +72,8 @@ static int cuda_index(const char *device)
     return -1;
 }
 
-static enum rf_code open_backend(const struct rf_backend *b, int index, const struct rf_engine_config *config,
-                                 struct rf_engine **ret_engine, struct rf_err *err)
+enum rf_code rf_front_open(const struct rf_backend *b, int index, const struct rf_engine_config *config,
+                           struct rf_engine **ret_engine, struct rf_err *err)
 {
     struct rf_engine *e = rf_new(struct rf_engine);
     e->backend = b;
@@ -81,6 +81,17 @@ static enum rf_code open_backend(const struct rf_backend *b, int index, const st
     enum rf_code rc = b->open(config, index, &e->self, &e->device_name, &e->act_dtype, err);
     if (rc != RF_OK) {
         free(e);
+        return rc;
+    }
+    e->separate_memory = config->separate_memory;
+    int64_t free_bytes;
+    if (b->memory != NULL)
+        b->memory(e->self, &e->fixed_bytes, &free_bytes);
+    e->peak_bytes = e->fixed_bytes;
+    if (e->budget_bytes > 0 && e->fixed_bytes > e->budget_bytes) {
+        rc = rf_fail(err, RF_ERR_INVALID, "%s needs %lld MiB for itself, the budget is %lld MiB", e->device_name,
+                     (long long)(e->fixed_bytes >> 20), (long long)(e->budget_bytes >> 20));
+        rf_engine_close(&e);
         return rc;
     }
     *ret_engine = e;
@@ -96,16 +107,16 @@ enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_eng
     if (config->budget_bytes < 0)
         return rf_fail(err, RF_ERR_INVALID, "the memory budget is negative");
     if (strcmp(device, "cpu") == 0)
-        return open_backend(&rf_backend_cpu, 0, config, ret_engine, err);
+        return rf_front_open(&rf_backend_cpu, 0, config, ret_engine, err);
     if (strcmp(device, "auto") == 0) {
-        if (open_backend(&rf_backend_cuda, 0, config, ret_engine, NULL) == RF_OK)
+        if (rf_front_open(&rf_backend_cuda, 0, config, ret_engine, NULL) == RF_OK)
             return RF_OK;
-        return open_backend(&rf_backend_cpu, 0, config, ret_engine, err);
+        return rf_front_open(&rf_backend_cpu, 0, config, ret_engine, err);
     }
     int index = cuda_index(device);
     if (index < 0)
         return rf_fail(err, RF_ERR_INVALID, "device '%.40s' is unknown; known are auto, cpu, cuda, cuda:N", device);
-    return open_backend(&rf_backend_cuda, index, config, ret_engine, err);
+    return rf_front_open(&rf_backend_cuda, index, config, ret_engine, err);
 }
 
 void rf_engine_close(struct rf_engine **engine)
@@ -136,7 +147,7 @@ enum rf_dtype rf_engine_act_dtype(const struct rf_engine *e)
 
 bool rf_engine_is_host(const struct rf_engine *e)
 {
-    return e->backend->is_host;
+    return e->backend->is_host && !e->separate_memory;
 }
 
 /* ---- failures, transfers ---- */
@@ -179,15 +190,89 @@ enum rf_code rf_download(struct rf_engine *e, const struct rf_tensor *t, void *h
     return take_failure(e, err);
 }
 
+/* ---- memory ---- */
+
+#define RESERVE_BYTES ((int64_t)256 << 20) /* of what is free: kernels are loaded when they are first used */
+
+int64_t rf_engine_fixed_bytes(const struct rf_engine *e)
+{
+    return e->fixed_bytes;
+}
+
+int64_t rf_engine_held_bytes(const struct rf_engine *e)
+{
+    return e->fixed_bytes + e->allocated_bytes;
+}
+
+int64_t rf_engine_peak_bytes(const struct rf_engine *e)
+{
+    return e->peak_bytes;
+}
+
+void rf_engine_reset_peak(struct rf_engine *e)
+{
+    e->peak_bytes = rf_engine_held_bytes(e);
+}
+
+int64_t rf_engine_limit_bytes(struct rf_engine *e)
+{
+    if (e->backend->memory == NULL)
+        return e->budget_bytes;
+    int64_t fixed = 0, free_bytes = 0;
+    e->backend->memory(e->self, &fixed, &free_bytes);
+    int64_t there = rf_engine_held_bytes(e) + (free_bytes > RESERVE_BYTES ? free_bytes - RESERVE_BYTES : 0);
+    return e->budget_bytes > 0 && e->budget_bytes < there ? e->budget_bytes : there;
+}
+
+enum rf_code rf_host_alloc(struct rf_engine *e, int64_t size_bytes, void **ret_data, struct rf_err *err)
+{
+    RF_ASSERT(size_bytes > 0);
+    if (e->backend->host_alloc != NULL)
+        return e->backend->host_alloc(e->self, (size_t)size_bytes, ret_data, err);
+    *ret_data = aligned_alloc(ARENA_ALIGN, (size_t)((size_bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN));
+    return *ret_data ? RF_OK : rf_fail(err, RF_ERR_NO_MEMORY, "%lld MiB of host memory", (long long)(size_bytes >> 20));
+}
+
+void rf_host_free(struct rf_engine *e, void *data)
+{
+    if (data != NULL && e->backend->host_alloc != NULL)
+        e->backend->host_release(e->self, data);
+    else
+        free(data);
+}
+
+void rf_slot_fill(struct rf_engine *e, int slot, const struct rf_tensor *t, const void *host)
+{
+    RF_ASSERT(slot >= 0 && slot < RF_COPY_SLOTS);
+    if (e->backend->slot_fill == NULL)
+        rf_upload(e, t, host);
+    else if (!rf_front_failed(e))
+        rf_front_note(e, e->backend->slot_fill(e->self, slot, t->data, host, rf_tensor_bytes(t), &e->scratch_err));
+}
+
+void rf_slot_wait(struct rf_engine *e, int slot)
+{
+    RF_ASSERT(slot >= 0 && slot < RF_COPY_SLOTS);
+    if (e->backend->slot_wait != NULL && !rf_front_failed(e))
+        rf_front_note(e, e->backend->slot_wait(e->self, slot, &e->scratch_err));
+}
+
+void rf_slot_release(struct rf_engine *e, int slot)
+{
+    RF_ASSERT(slot >= 0 && slot < RF_COPY_SLOTS);
+    if (e->backend->slot_release != NULL && !rf_front_failed(e))
+        rf_front_note(e, e->backend->slot_release(e->self, slot, &e->scratch_err));
+}
+
 /* ---- arenas ---- */
 
 enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_arena **ret_arena, struct rf_err *err)
 {
     RF_ASSERT(size_bytes >= 0);
-    if (e->budget_bytes > 0 && size_bytes > e->budget_bytes - e->allocated_bytes)
+    if (e->budget_bytes > 0 && size_bytes > e->budget_bytes - rf_engine_held_bytes(e))
         return rf_fail(err, RF_ERR_NO_MEMORY, "%lld MiB more would exceed the budget of %lld MiB (%lld MiB in use)",
                        (long long)(size_bytes >> 20), (long long)(e->budget_bytes >> 20),
-                       (long long)(e->allocated_bytes >> 20));
+                       (long long)(rf_engine_held_bytes(e) >> 20));
     struct rf_arena *a = rf_new(struct rf_arena);
     *a = (struct rf_arena){.e = e, .size = size_bytes};
     if (size_bytes > 0) {
@@ -200,6 +285,8 @@ enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_
         a->data = data;
     }
     e->allocated_bytes += size_bytes;
+    if (rf_engine_held_bytes(e) > e->peak_bytes)
+        e->peak_bytes = rf_engine_held_bytes(e);
     e->n_arenas++;
     *ret_arena = a;
     return RF_OK;

@@ -49,6 +49,8 @@ struct rf_engine_config {
                               it says, which is at least as exact; rf_engine_act_dtype() tells */
     int n_threads;       /* CPU threads; 0: one per core */
     int64_t budget_bytes; /* device memory this engine may use; 0: all that is free */
+    bool separate_memory; /* CPU, for tests: behave as a device that cannot read host memory (rf_engine_is_host() false),
+                             so that weights are copied, streamed and counted as on a GPU */
 };
 
 /*   RF_ERR_INVALID  a word in the configuration is unknown; the message lists the known ones
@@ -65,7 +67,17 @@ enum rf_code rf_engine_sync(struct rf_engine *e, struct rf_err *err);
 
 /* ---- memory ---- */
 
-/* A block of engine memory handed out from the front. */
+/* What the engine holds of the device, in bytes: what the backend took when it opened (`fixed`: workspace, scratch), and
+ * that plus all arenas: now, and at the most since rf_engine_reset_peak(). The driver's own context is not in it. */
+int64_t rf_engine_fixed_bytes(const struct rf_engine *e);
+int64_t rf_engine_held_bytes(const struct rf_engine *e);
+int64_t rf_engine_peak_bytes(const struct rf_engine *e);
+void rf_engine_reset_peak(struct rf_engine *e);
+/* The most it may hold: the budget, or all that is held or free if that is less. 0: no limit is known. */
+int64_t rf_engine_limit_bytes(struct rf_engine *e);
+
+/* A block of engine memory handed out from the front.
+ *   RF_ERR_NO_MEMORY  over the budget, or the device has no more (a neighbour?): worth another try elsewhere */
 struct rf_arena;
 enum rf_code rf_arena_create(struct rf_engine *e, int64_t size_bytes, struct rf_arena **ret_arena, struct rf_err *err);
 void rf_arena_destroy(struct rf_arena **arena);
@@ -81,6 +93,21 @@ void rf_upload(struct rf_engine *e, const struct rf_tensor *t, const void *host)
 enum rf_code rf_download(struct rf_engine *e, const struct rf_tensor *t, void *host, struct rf_err *err);
 /* True when the engine reads host memory in place: weights may then stay in the mapped file. */
 bool rf_engine_is_host(const struct rf_engine *e);
+
+/* ---- weights on their way: host memory copied into one of two slots beside the ops ---- */
+
+#define RF_COPY_SLOTS 2
+
+/* Host memory from which copies run at full speed and beside the ops (pinned, on a GPU).
+ *   RF_ERR_NO_MEMORY  there is not that much */
+enum rf_code rf_host_alloc(struct rf_engine *e, int64_t size_bytes, void **ret_data, struct rf_err *err);
+void rf_host_free(struct rf_engine *e, void *data);
+
+/* Fill: begins to copy `host` (from rf_host_alloc(), unchanged until the wait's ops have run) into `t`, once the ops before
+ * the slot's last release are done. Wait: ops from here on see it. Release: no op from here on reads it. */
+void rf_slot_fill(struct rf_engine *e, int slot, const struct rf_tensor *t, const void *host);
+void rf_slot_wait(struct rf_engine *e, int slot);
+void rf_slot_release(struct rf_engine *e, int slot);
 
 /* ---- weights ---- */
 

@@ -10,7 +10,8 @@ struct rf_engine {
     void *self;
     const char *device_name;
     enum rf_dtype act_dtype;
-    int64_t budget_bytes, allocated_bytes;
+    bool separate_memory;
+    int64_t budget_bytes, fixed_bytes, allocated_bytes, peak_bytes; /* allocated: by arenas; peak: with `fixed` */
     int n_arenas;
     struct rf_err failure;     /* the first since the last sync; code RF_OK: none */
     struct rf_err scratch_err; /* where a backend writes before it is known to be the first */
@@ -20,6 +21,10 @@ static inline bool rf_front_failed(const struct rf_engine *e)
 {
     return e->failure.code != RF_OK;
 }
+
+/* rf_engine_open() for a backend that has no name there: what tests put in the place of a device. */
+enum rf_code rf_front_open(const struct rf_backend *b, int index, const struct rf_engine_config *config,
+                           struct rf_engine **ret_engine, struct rf_err *err);
 
 /* Keeps scratch_err when rc is a failure and the first. */
 void rf_front_note(struct rf_engine *e, enum rf_code rc);

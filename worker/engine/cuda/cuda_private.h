@@ -56,6 +56,8 @@ struct rf_cuda {
     bool fp8; /* fp8 weights are multiplied as fp8 */
     struct rf_cuda_paths paths;
     cudaStream_t stream;
+    cudaStream_t copies;                            /* streamed weights, beside the compute */
+    cudaEvent_t filled[RF_COPY_SLOTS], released[RF_COPY_SLOTS];
     cublasLtHandle_t lt;
     void *workspace;
     float *constants; /* on the device: 0, 1 */
@@ -100,5 +102,15 @@ void rf_cuda_release(void *self, void *data);
 enum rf_code rf_cuda_upload(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
 enum rf_code rf_cuda_download(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
 enum rf_code rf_cuda_sync(void *self, struct rf_err *err);
+void rf_cuda_memory(void *self, int64_t *ret_fixed, int64_t *ret_free);
+
+/* slots_cuda.c */
+enum rf_code rf_cuda_slots_open(struct rf_cuda *c, struct rf_err *err);
+void rf_cuda_slots_close(struct rf_cuda *c);
+enum rf_code rf_cuda_host_alloc(void *self, size_t size_bytes, void **ret_data, struct rf_err *err);
+void rf_cuda_host_release(void *self, void *data);
+enum rf_code rf_cuda_slot_fill(void *self, int slot, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
+enum rf_code rf_cuda_slot_wait(void *self, int slot, struct rf_err *err);
+enum rf_code rf_cuda_slot_release(void *self, int slot, struct rf_err *err);
 
 #endif

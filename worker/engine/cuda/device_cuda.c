@@ -94,6 +94,8 @@ static enum rf_code take_resources(struct rf_cuda *c, struct rf_err *err)
         if (rc == RF_OK)
             rc = rf_cuda_check(c, cudaEventCreateWithFlags(&c->staged[i], cudaEventDisableTiming), "event", err);
     }
+    if (rc == RF_OK)
+        rc = rf_cuda_slots_open(c, err);
     if (rc == RF_OK && cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
         rc = rf_fail(err, RF_ERR_DEVICE, "cuda:%d %s: cuBLASLt does not start", c->index, c->name);
     return rc;
@@ -136,6 +138,7 @@ void rf_cuda_close(void *self)
             cudaEventDestroy(c->staged[i]);
         cudaFreeHost(c->stage[i]);
     }
+    rf_cuda_slots_close(c);
     cudaFree(c->constants);
     cudaFree(c->scratch);
     cudaFree(c->workspace);
@@ -166,7 +169,19 @@ void rf_cuda_release(void *self, void *data)
     struct rf_cuda *c = self;
     cudaSetDevice(c->index);
     cudaStreamSynchronize(c->stream);
+    cudaStreamSynchronize(c->copies); /* a fill that nobody waited for, after a stop or a failure */
     cudaFree(data);
+}
+
+void rf_cuda_memory(void *self, int64_t *ret_fixed, int64_t *ret_free)
+{
+    struct rf_cuda *c = self;
+    size_t free_bytes = 0, total = 0;
+    cudaSetDevice(c->index);
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        cudaGetLastError(); /* whatever is wrong shows in the next op */
+    *ret_fixed = (int64_t)(RF_CUDA_WORKSPACE_BYTES + c->scratch_bytes);
+    *ret_free = (int64_t)free_bytes;
 }
 
 /* Through pinned pieces: `src` may go away when this returns, and the copy overlaps with filling the next piece. */
