@@ -188,6 +188,8 @@ static void learn_from_run(struct segment *s)
     if (s->start.rgb != NULL)
         s->task->report->result.colour_shift =
             fmaxf(fabsf(info.colour_shift[0]), fmaxf(fabsf(info.colour_shift[1]), fabsf(info.colour_shift[2])));
+    if (s->task->lease->small_memory)
+        rf_task_note(s->task, rf_strdup("Rendered in the smallest memory plan, after one try had run out of memory."));
     if (info.prompt_truncated && s->task->lease->index == 0)
         rf_task_note(s->task, rf_asprintf("The prompt is longer than the %d tokens that the model reads; its end was "
                                           "left out.", info.n_prompt_tokens));
@@ -216,6 +218,7 @@ static enum rf_code generate(struct segment *s, struct rf_err *err)
         .negative_prompt = request->negative_prompt,
         .start_image = s->start.rgb,
         .match_start_colour = s->start.rgb != NULL,
+        .small_memory = lease->small_memory,
     };
     struct rf_generate_listener listener = {.self = s, .progress = on_progress, .frames = on_frames};
     enum rf_code rc = rf_model_generate(s->studio->model, &params, &listener, err);

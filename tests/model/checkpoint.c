@@ -156,14 +156,16 @@ static float *forward(struct rf_engine *e, struct rf_dit *d, const struct rf_saf
         rf_arena_tensor(arena, RF_F32, RF_SHAPE(rf_dit_config(d)->out_channels, latent.shape[1], latent.shape[2],
                                                 latent.shape[3]));
     int64_t before = rf_arena_mark(arena);
-    struct rf_dit_context context = rf_dit_context_make(d, arena, &text);
-    assert_int_equal(rf_arena_mark(arena) - before, rf_dit_context_bytes(d, text.shape[0])); /* the plan is exact */
+    struct rf_dit_context context = rf_dit_context_make(d, arena, &text, RF_DIT_FAST);
+    assert_int_equal(rf_arena_mark(arena) - before,
+                     rf_dit_context_bytes(d, text.shape[0], RF_DIT_FAST)); /* the plan is exact */
     struct rf_dit_scratch scratch;
     before = rf_arena_mark(arena);
-    assert_int_equal(rf_dit_scratch_make(d, arena, latent.shape[1], latent.shape[2], latent.shape[3], &scratch, NULL),
+    assert_int_equal(rf_dit_scratch_make(d, arena, latent.shape[1], latent.shape[2], latent.shape[3], RF_DIT_FAST,
+                                         &scratch, NULL),
                      RF_OK);
     assert_int_equal(rf_arena_mark(arena) - before,
-                     rf_dit_scratch_bytes(d, latent.shape[1], latent.shape[2], latent.shape[3]));
+                     rf_dit_scratch_bytes(d, latent.shape[1], latent.shape[2], latent.shape[3], RF_DIT_FAST));
     rf_dit_forward(d, &scratch, &context, &latent, (double)timestep, &velocity);
     *ret_n = rf_tensor_elements(&velocity);
     float *out = rf_new_array(float, (size_t)*ret_n), *again = rf_new_array(float, (size_t)*ret_n);

@@ -56,7 +56,7 @@ static void known_frames_are_masked_and_the_grey_tail_is_encoded(void **state)
     struct rf_tensor z = rf_arena_tensor(arena, RF_F32, RF_SHAPE(T, H, W, 16));
     rf_fill(e, &channels, NAN);
     int n_ticks = 0;
-    assert_int_equal(rf_condition_image(e, vae, image, &channels, &z, count, &n_ticks, NULL), RF_OK);
+    assert_int_equal(rf_condition_image(e, vae, RF_VAE_FRAMES, image, &channels, &z, count, &n_ticks, NULL), RF_OK);
     assert_int_equal(n_ticks, T);
     static float got[20 * T * H * W], want[Z];
     assert_int_equal(rf_download(e, &channels, got, NULL), RF_OK);
@@ -68,7 +68,7 @@ static void known_frames_are_masked_and_the_grey_tail_is_encoded(void **state)
             float normal = (want[p * 16 + c] - rf_vae_latent_mean[c]) / rf_vae_latent_deviation[c];
             assert_true(fabsf(got[(4 + c) * T * H * W + p] - normal) <= 1e-5f * fmaxf(1, fabsf(normal)));
         }
-    assert_int_equal(rf_condition_image(e, vae, image, &channels, &z, stop_at_three, NULL, NULL), RF_ERR_CANCELLED);
+    assert_int_equal(rf_condition_image(e, vae, RF_VAE_FRAMES, image, &channels, &z, stop_at_three, NULL, NULL), RF_ERR_CANCELLED);
     rf_arena_destroy(&arena);
     rf_vae_close(&vae);
     rf_engine_close(&e);

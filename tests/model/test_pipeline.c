@@ -359,6 +359,28 @@ static void peak_memory_is_told_and_over_budget_nothing_starts(void **state)
     fixture_close(&f);
 }
 
+static void the_small_plan_gives_the_same_frames_in_less_memory(void **state)
+{
+    (void)state;
+    static uint8_t image[FRAME_BYTES];
+    memset(image, 90, sizeof image);
+    struct fixture f = fixture_open(&tiny_36);
+    struct rf_generate_params p = usual();
+    p.start_image = image;
+    p.guidance_high = p.guidance_low = 3;
+    RF_AUTO(rf_free) struct watcher *usual_plan = clip_of(&f, &p);
+    p.small_memory = true;
+    RF_AUTO(rf_free) struct watcher *small_plan = clip_of(&f, &p);
+    assert_true(same_clip(usual_plan, small_plan));
+
+    p.width = 832; /* of a tiny clip the text encoder takes most, and has no small plan */
+    p.height = 480;
+    int64_t small_bytes = rf_model_peak_bytes(f.m, &p);
+    p.small_memory = false;
+    assert_true(small_bytes < rf_model_peak_bytes(f.m, &p));
+    fixture_close(&f);
+}
+
 static void files_that_do_not_fit_each_other_are_refused_by_name(void **state)
 {
     (void)state;
@@ -408,6 +430,7 @@ int main(void)
         cmocka_unit_test(one_expert_alone_and_one_frame_alone_work),
         cmocka_unit_test(long_prompts_are_reported_as_truncated),
         cmocka_unit_test(peak_memory_is_told_and_over_budget_nothing_starts),
+        cmocka_unit_test(the_small_plan_gives_the_same_frames_in_less_memory),
         cmocka_unit_test(files_that_do_not_fit_each_other_are_refused_by_name),
     };
     return cmocka_run_group_tests_name("pipeline", tests, write_models, remove_models);

@@ -42,12 +42,11 @@ static struct rf_tensor channels_last(struct fixture *f, const struct rf_st_entr
 }
 
 /* Runs `in` through a stream in pushes of `first`, then `step` frames. Returns [frames, h, w, channels], free(). */
-static float *run(struct fixture *f, bool encode, const struct rf_tensor *in, int64_t first, int64_t step,
-                  const int64_t *still, int64_t *ret_n)
+static float *run_as(struct fixture *f, bool encode, int max_push, const struct rf_tensor *in, int64_t first,
+                     int64_t step, const int64_t *still, int64_t *ret_n)
 {
     int64_t scale = encode ? RF_VAE_SCALE : 1;
     int height = (int)(in->shape[1] / scale), width = (int)(in->shape[2] / scale);
-    int max_push = (int)(first > step ? first : step);
     struct rf_vae_stream *s = NULL;
     enum rf_code rc = encode ? rf_vae_encoder_create(f->vae, height, width, max_push, &s, NULL)
                              : rf_vae_decoder_create(f->vae, height, width, max_push, &s, NULL);
@@ -70,6 +69,12 @@ static float *run(struct fixture *f, bool encode, const struct rf_tensor *in, in
     rf_vae_stream_destroy(&s);
     *ret_n = used;
     return out;
+}
+
+static float *run(struct fixture *f, bool encode, const struct rf_tensor *in, int64_t first, int64_t step,
+                  const int64_t *still, int64_t *ret_n)
+{
+    return run_as(f, encode, (int)(first > step ? first : step), in, first, step, still, ret_n);
 }
 
 static void check_against(struct fixture *f, const float *out, int64_t n, const struct rf_st_entry *want,
@@ -130,6 +135,25 @@ static void pieces_of_any_size_decode_and_encode_to_the_same_bits(void **state)
     fixture_close(&f);
 }
 
+static void slices_decode_and_encode_to_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_open();
+    RF_AUTO(rf_safetensors_close) struct rf_safetensors *dec = golden_open("vae/io-decode.safetensors");
+    RF_AUTO(rf_safetensors_close) struct rf_safetensors *enc = golden_open("vae/io-encode.safetensors");
+    struct rf_tensor latent = channels_last(&f, golden_tensor(dec, "in.latent", RF_F32));
+    struct rf_tensor video = channels_last(&f, golden_tensor(enc, "in.video", RF_F32));
+    for (int encode = 0; encode < 2; encode++) {
+        const struct rf_tensor *in = encode ? &video : &latent;
+        int64_t n, n_whole, step = encode ? RF_VAE_FRAMES : 1;
+        RF_AUTO(rf_free) float *whole = run(&f, encode, in, 1, step, NULL, &n_whole);
+        RF_AUTO(rf_free) float *sliced = run_as(&f, encode, RF_VAE_SLICED, in, 1, step, NULL, &n);
+        assert_int_equal(n, n_whole);
+        assert_memory_equal(sliced, whole, (size_t)n * sizeof(float));
+    }
+    fixture_close(&f);
+}
+
 static void grey_tail_shortcut_gives_the_same_bits(void **state)
 {
     (void)state;
@@ -150,6 +174,9 @@ static void grey_tail_shortcut_gives_the_same_bits(void **state)
     RF_AUTO(rf_free) float *quick = run(&f, true, &video, 1, 4, still, &n);
     assert_int_equal(n, n_all);
     assert_memory_equal(quick, all, (size_t)n * sizeof(float));
+    RF_AUTO(rf_free) float *sliced = run_as(&f, true, RF_VAE_SLICED, &video, 1, 4, still, &n);
+    assert_int_equal(n, n_all);
+    assert_memory_equal(sliced, all, (size_t)n * sizeof(float));
     free(host);
     fixture_close(&f);
 }
@@ -161,6 +188,13 @@ static void memory_does_not_grow_with_length_and_is_told_beforehand(void **state
     int64_t one = rf_vae_decoder_bytes(f.vae, 5, 7, 1), two = rf_vae_decoder_bytes(f.vae, 5, 7, 2);
     assert_true(one > 0 && two > one && two < 2 * one);
     assert_true(rf_vae_encoder_bytes(f.vae, 4, 6, 4) > 0);
+    /* Measured: the decoder 0.85, the encoder 0.76 of what whole pushes take. */
+    double decoder = (double)rf_vae_decoder_bytes(f.vae, 60, 104, RF_VAE_SLICED) /
+                     (double)rf_vae_decoder_bytes(f.vae, 60, 104, 1);
+    double encoder = (double)rf_vae_encoder_bytes(f.vae, 60, 104, RF_VAE_SLICED) /
+                     (double)rf_vae_encoder_bytes(f.vae, 60, 104, RF_VAE_FRAMES);
+    print_message("sliced: decoder %.2f, encoder %.2f\n", decoder, encoder);
+    assert_true(decoder < 0.9 && encoder < 0.8);
     fixture_close(&f);
 }
 
@@ -183,6 +217,7 @@ int main(void)
         cmocka_unit_test(decode_agrees_with_golden),
         cmocka_unit_test(encode_agrees_with_golden),
         cmocka_unit_test(pieces_of_any_size_decode_and_encode_to_the_same_bits),
+        cmocka_unit_test(slices_decode_and_encode_to_the_same_bits),
         cmocka_unit_test(grey_tail_shortcut_gives_the_same_bits),
         cmocka_unit_test(memory_does_not_grow_with_length_and_is_told_beforehand),
         cmocka_unit_test(other_files_are_refused_by_name),

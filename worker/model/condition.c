@@ -11,10 +11,10 @@ static struct rf_tensor clip_of(int64_t height, int64_t width)
                               .shape = {RF_VAE_FRAMES, height * RF_VAE_SCALE, width * RF_VAE_SCALE, 3}};
 }
 
-int64_t rf_condition_bytes(const struct rf_vae *vae, int height, int width)
+int64_t rf_condition_bytes(const struct rf_vae *vae, int height, int width, int max_push)
 {
     struct rf_tensor clip = clip_of(height, width);
-    return rf_vae_encoder_bytes(vae, height, width, RF_VAE_FRAMES) + rf_arena_cost(clip.dtype, clip.n_dims, clip.shape);
+    return rf_vae_encoder_bytes(vae, height, width, max_push) + rf_arena_cost(clip.dtype, clip.n_dims, clip.shape);
 }
 
 /* By the reference's reshaping all four channels of latent frame 0 are 1, everything else is 0. */
@@ -42,7 +42,7 @@ static enum rf_code upload_image(struct rf_engine *e, const struct rf_tensor *fr
     return rf_engine_sync(e, err);
 }
 
-enum rf_code rf_condition_image(struct rf_engine *e, struct rf_vae *vae, const uint8_t *image,
+enum rf_code rf_condition_image(struct rf_engine *e, struct rf_vae *vae, int max_push, const uint8_t *image,
                                 const struct rf_tensor *channels, const struct rf_tensor *z,
                                 enum rf_code (*tick)(void *self, int done), void *self, struct rf_err *err)
 {
@@ -52,7 +52,7 @@ enum rf_code rf_condition_image(struct rf_engine *e, struct rf_vae *vae, const u
     struct rf_tensor clip = clip_of(height, width);
     enum rf_code rc = rf_arena_create(e, rf_arena_cost(clip.dtype, clip.n_dims, clip.shape), &arena, err);
     if (rc == RF_OK)
-        rc = rf_vae_encoder_create(vae, (int)height, (int)width, RF_VAE_FRAMES, &encoder, err);
+        rc = rf_vae_encoder_create(vae, (int)height, (int)width, max_push, &encoder, err);
     if (rc != RF_OK)
         return rc;
     clip = rf_arena_tensor(arena, clip.dtype, clip.n_dims, clip.shape);

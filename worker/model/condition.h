@@ -9,8 +9,9 @@
 #define RF_CONDITION_MASK 4
 #define RF_CONDITION_CHANNELS (RF_CONDITION_MASK + RF_VAE_LATENT_CHANNELS)
 
-/* Engine memory that rf_condition_image() takes while it runs; height, width of the latent. */
-int64_t rf_condition_bytes(const struct rf_vae *vae, int height, int width);
+/* Engine memory that rf_condition_image() takes while it runs; height, width of the latent; max_push: RF_VAE_FRAMES or
+ * RF_VAE_SLICED. */
+int64_t rf_condition_bytes(const struct rf_vae *vae, int height, int width, int max_push);
 
 /* A clip of 4T - 3 frames that starts with `image` and is unknown after it.
  *   image     [8 h, 8 w, 3] RGB, 0..255
@@ -18,7 +19,7 @@ int64_t rf_condition_bytes(const struct rf_vae *vae, int height, int width);
  *   z         [T, h, w, 16] F32, scratch
  *   tick      told after each of the T latent frames; an error from it ends the work and comes back
  *   RF_ERR_NO_MEMORY, RF_ERR_DEVICE  as ever */
-enum rf_code rf_condition_image(struct rf_engine *e, struct rf_vae *vae, const uint8_t *image,
+enum rf_code rf_condition_image(struct rf_engine *e, struct rf_vae *vae, int max_push, const uint8_t *image,
                                 const struct rf_tensor *channels, const struct rf_tensor *z,
                                 enum rf_code (*tick)(void *self, int done), void *self, struct rf_err *err);
 

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #define FFN_ROWS 4096 /* of the hidden layer at once: exact, and the widest activation stays small */
+#define FFN_ROWS_SMALL 512
 #define HEAD_DIM 128
 
 /* ---- text ---- */
@@ -17,38 +18,54 @@ static int64_t arena_bytes(enum rf_dtype dtype, int64_t a, int64_t b)
     return rf_arena_cost(dtype, 2, (int64_t[]){a, b});
 }
 
-int64_t rf_dit_context_bytes(const struct rf_dit *d, int64_t text_len)
+int64_t rf_dit_context_bytes(const struct rf_dit *d, int64_t text_len, enum rf_dit_plan plan)
 {
-    return 2 * arena_bytes(rf_engine_act_dtype(d->e), d->config.n_layers * text_len, d->config.dim);
+    enum rf_dtype act = rf_engine_act_dtype(d->e);
+    if (plan == RF_DIT_SMALL)
+        return 3 * arena_bytes(act, text_len, d->config.dim);
+    return 2 * arena_bytes(act, d->config.n_layers * text_len, d->config.dim);
 }
 
-int64_t rf_dit_context_peak_bytes(const struct rf_dit *d, int64_t text_len)
+int64_t rf_dit_context_peak_bytes(const struct rf_dit *d, int64_t text_len, enum rf_dit_plan plan)
 {
-    return rf_dit_context_bytes(d, text_len) + 2 * arena_bytes(rf_engine_act_dtype(d->e), text_len, d->config.dim);
+    int n_passing = plan == RF_DIT_SMALL ? 1 : 2;
+    return rf_dit_context_bytes(d, text_len, plan) +
+           n_passing * arena_bytes(rf_engine_act_dtype(d->e), text_len, d->config.dim);
 }
 
-struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *arena, const struct rf_tensor *text)
+/* Keys and values of the text for layer i. */
+static void make_text_kv(struct rf_dit *d, int i, const struct rf_tensor *text, const struct rf_tensor *k,
+                         const struct rf_tensor *v)
+{
+    const struct rf_dit_attention *w = &d->blocks[i].cross_attn;
+    rf_linear(d->e, k, text, &w->k, NULL);
+    rf_rms_rope(d->e, k, &w->norm_k, NULL, d->config.n_heads, RF_DIT_EPS);
+    rf_linear(d->e, v, text, &w->v, NULL);
+}
+
+struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *arena, const struct rf_tensor *text,
+                                          enum rf_dit_plan plan)
 {
     struct rf_engine *e = d->e;
     const struct rf_dit_config *c = &d->config;
     enum rf_dtype act = rf_engine_act_dtype(e);
     int64_t text_len = text->shape[0];
     RF_ASSERT(text->n_dims == 2 && text->shape[1] == c->text_dim);
+    int64_t n_kept = plan == RF_DIT_SMALL ? 1 : c->n_layers;
     struct rf_dit_context context = {
-        .k = rf_arena_tensor(arena, act, RF_SHAPE(c->n_layers, text_len, c->dim)),
-        .v = rf_arena_tensor(arena, act, RF_SHAPE(c->n_layers, text_len, c->dim)),
+        .k = rf_arena_tensor(arena, act, RF_SHAPE(n_kept, text_len, c->dim)),
+        .v = rf_arena_tensor(arena, act, RF_SHAPE(n_kept, text_len, c->dim)),
     };
+    if (plan == RF_DIT_SMALL)
+        context.text = rf_arena_tensor(arena, act, RF_SHAPE(text_len, c->dim));
     int64_t mark = rf_arena_mark(arena);
     struct rf_tensor h = rf_arena_tensor(arena, act, RF_SHAPE(text_len, c->dim));
-    struct rf_tensor ctx = rf_arena_tensor(arena, act, RF_SHAPE(text_len, c->dim));
+    struct rf_tensor ctx = plan == RF_DIT_SMALL ? context.text : rf_arena_tensor(arena, act, RF_SHAPE(text_len, c->dim));
     rf_linear(e, &h, text, &d->text_embedding[0], &(struct rf_linear_opts){.act = RF_ACT_GELU_TANH});
     rf_linear(e, &ctx, &h, &d->text_embedding[1], NULL);
-    for (int i = 0; i < c->n_layers; i++) {
-        const struct rf_dit_attention *w = &d->blocks[i].cross_attn;
+    for (int i = 0; i < c->n_layers && plan == RF_DIT_FAST; i++) {
         struct rf_tensor k = rf_tensor_slice(&context.k, i, 1), v = rf_tensor_slice(&context.v, i, 1);
-        rf_linear(e, &k, &ctx, &w->k, NULL);
-        rf_rms_rope(e, &k, &w->norm_k, NULL, c->n_heads, RF_DIT_EPS);
-        rf_linear(e, &v, &ctx, &w->v, NULL);
+        make_text_kv(d, i, &ctx, &k, &v);
     }
     rf_arena_rewind(arena, mark);
     return context;
@@ -57,14 +74,16 @@ struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *are
 /* ---- scratch ---- */
 
 /* The tensors of the scratch, in one place for both planning and making. */
-static void lay_out(const struct rf_dit *d, int64_t t, int64_t h, int64_t w, struct rf_dit_scratch *s)
+static void lay_out(const struct rf_dit *d, int64_t t, int64_t h, int64_t w, enum rf_dit_plan plan,
+                    struct rf_dit_scratch *s)
 {
     const struct rf_dit_config *c = &d->config;
     enum rf_dtype act = rf_engine_act_dtype(d->e);
     RF_ASSERT(t > 0 && h > 0 && w > 0 && h % 2 == 0 && w % 2 == 0);
     int64_t n = t * (h / 2) * (w / 2);
     *s = (struct rf_dit_scratch){.t = t, .hp = h / 2, .wp = w / 2, .n_tokens = n};
-    s->ffn_rows = n < FFN_ROWS ? n : FFN_ROWS;
+    int64_t most_rows = plan == RF_DIT_SMALL ? FFN_ROWS_SMALL : FFN_ROWS;
+    s->ffn_rows = n < most_rows ? n : most_rows;
     int64_t patch = 4 * (c->in_channels > c->out_channels ? c->in_channels : c->out_channels);
     s->freqs = (struct rf_tensor){NULL, RF_F32, 2, {n, HEAD_DIM}};
     s->x = (struct rf_tensor){NULL, RF_F32, 2, {n, c->dim}};
@@ -87,11 +106,11 @@ static void list_scratch(struct rf_dit_scratch *s, struct rf_tensor *list[N_SCRA
         list[i] = all[i];
 }
 
-int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64_t w)
+int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64_t w, enum rf_dit_plan plan)
 {
     struct rf_dit_scratch s;
     struct rf_tensor *list[N_SCRATCH];
-    lay_out(d, t, h, w, &s);
+    lay_out(d, t, h, w, plan, &s);
     list_scratch(&s, list);
     int64_t bytes = rf_arena_cost(RF_F32, 2, s.head_modulation.shape);
     for (int i = 0; i < N_SCRATCH; i++)
@@ -115,11 +134,11 @@ static void fill_freqs(float *freqs, int64_t t, int64_t hp, int64_t wp)
 }
 
 enum rf_code rf_dit_scratch_make(struct rf_dit *d, struct rf_arena *arena, int64_t t, int64_t h, int64_t w,
-                                 struct rf_dit_scratch *ret_scratch, struct rf_err *err)
+                                 enum rf_dit_plan plan, struct rf_dit_scratch *ret_scratch, struct rf_err *err)
 {
     struct rf_dit_scratch s;
     struct rf_tensor *list[N_SCRATCH];
-    lay_out(d, t, h, w, &s);
+    lay_out(d, t, h, w, plan, &s);
     RF_AUTO(rf_free) float *freqs = malloc(rf_tensor_bytes(&s.freqs));
     if (freqs == NULL)
         return rf_fail(err, RF_ERR_NO_MEMORY, "a rotary table for %lld tokens", (long long)s.n_tokens);
@@ -241,7 +260,11 @@ void rf_dit_forward(struct rf_dit *d, struct rf_dit_scratch *s, const struct rf_
         const struct rf_dit_block *b = &d->blocks[i];
         struct rf_tensor m = rf_tensor_slice(&s->modulation, i, 1);
         m = rf_tensor_reshape(&m, RF_SHAPE(6, c->dim));
-        struct rf_tensor k = rf_tensor_slice(&context->k, i, 1), v = rf_tensor_slice(&context->v, i, 1);
+        bool anew = context->text.data != NULL;
+        struct rf_tensor k = rf_tensor_slice(&context->k, anew ? 0 : i, 1);
+        struct rf_tensor v = rf_tensor_slice(&context->v, anew ? 0 : i, 1);
+        if (anew)
+            make_text_kv(d, i, &context->text, &k, &v);
         self_attention(d, s, b, &m);
         cross_attention(d, s, b, &k, &v);
         feed_forward(d, s, b, &m);

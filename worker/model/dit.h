@@ -26,18 +26,24 @@ void rf_dit_close(struct rf_dit **dit);
 
 const struct rf_dit_config *rf_dit_config(const struct rf_dit *d);
 
+/* How much memory a pass may take. SMALL: keys and values of the text are made anew in every layer of every pass (at the
+ * length of a real clip one operation in four hundred), and the hidden layer in the fewest rows. The same numbers. */
+enum rf_dit_plan { RF_DIT_FAST, RF_DIT_SMALL };
+
 /* Keys and values of one prompt for one expert. A plain value whose memory is the arena's. */
 struct rf_dit_context {
-    struct rf_tensor k, v; /* [layers, text_len, dim] */
+    struct rf_tensor k, v; /* [layers, text_len, dim]; SMALL: [1, text_len, dim], of the layer at hand */
+    struct rf_tensor text; /* SMALL: [text_len, dim], what k and v are made from; absent otherwise */
 };
 
 /* What rf_dit_context_make() leaves in the arena, and what it takes at its peak. text_len: rows of the features. */
-int64_t rf_dit_context_bytes(const struct rf_dit *d, int64_t text_len);
-int64_t rf_dit_context_peak_bytes(const struct rf_dit *d, int64_t text_len);
+int64_t rf_dit_context_bytes(const struct rf_dit *d, int64_t text_len, enum rf_dit_plan plan);
+int64_t rf_dit_context_peak_bytes(const struct rf_dit *d, int64_t text_len, enum rf_dit_plan plan);
 
 /* text [text_len, text_dim] F32 (or the engine's activation type): the text encoder's output, zero rows after the prompt;
  * all rows are attended to, the zero ones too. */
-struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *arena, const struct rf_tensor *text);
+struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *arena, const struct rf_tensor *text,
+                                          enum rf_dit_plan plan);
 
 /* Everything a forward pass needs besides weights and context, for latents [C, T, h, w]. Made once, used for every step of
  * every expert of the same configuration. A plain value whose memory is the arena's. */
@@ -56,12 +62,12 @@ struct rf_dit_scratch {
     double modulated_t;
 };
 
-int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64_t w);
+int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64_t w, enum rf_dit_plan plan);
 
 /* h and w even.
  *   RF_ERR_NO_MEMORY  no host memory for the rotary table; RF_ERR_DEVICE as ever */
 enum rf_code rf_dit_scratch_make(struct rf_dit *d, struct rf_arena *arena, int64_t t, int64_t h, int64_t w,
-                                 struct rf_dit_scratch *ret_scratch, struct rf_err *err);
+                                 enum rf_dit_plan plan, struct rf_dit_scratch *ret_scratch, struct rf_err *err);
 
 /* One pass.
  *   latent    [in_channels, T, h, w] F32

@@ -88,11 +88,27 @@ static int64_t host_floats(const struct rf_generate_params *p)
     return frames > noise ? frames : noise;
 }
 
+static enum rf_dit_plan dit_plan(const struct rf_generate_params *p)
+{
+    return p->small_memory ? RF_DIT_SMALL : RF_DIT_FAST;
+}
+
+static int decoder_push(const struct rf_generate_params *p)
+{
+    return p->small_memory ? RF_VAE_SLICED : 1;
+}
+
+static int encoder_push(const struct rf_generate_params *p)
+{
+    return p->small_memory ? RF_VAE_SLICED : RF_VAE_FRAMES;
+}
+
 struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_generate_params *p)
 {
     const struct rf_dit *d = m->dit[RF_EXPERT_HIGH];
     const struct rf_dit_config *c = rf_dit_config(d);
     int64_t t = latent_frames(p->n_frames), h = p->height / RF_VAE_SCALE, w = p->width / RF_VAE_SCALE;
+    enum rf_dit_plan plan = dit_plan(p);
     int n_texts = any_guided(p) ? 2 : 1;
     const int64_t input[] = {c->in_channels, t, h, w}, latent[] = {LATENT, t, h, w};
     const int64_t text[] = {RF_TEXT_TOKENS, c->text_dim};
@@ -101,12 +117,12 @@ struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_gen
         .base = rf_arena_cost(RF_F32, 4, input) + rf_arena_cost(RF_F32, 4, latent) * n_texts +
                 rf_arena_cost(RF_F32, 2, text) * n_texts,
         .text = rf_umt5_scratch_bytes(m->umt5, RF_TEXT_TOKENS),
-        .sample = rf_dit_scratch_bytes(d, t, h, w) + rf_dit_context_peak_bytes(d, RF_TEXT_TOKENS) +
-                  rf_dit_context_bytes(d, RF_TEXT_TOKENS) * (n_texts - 1),
-        .decode = rf_vae_decoder_bytes(m->vae, (int)h, (int)w, 1),
+        .sample = rf_dit_scratch_bytes(d, t, h, w, plan) + rf_dit_context_peak_bytes(d, RF_TEXT_TOKENS, plan) +
+                  rf_dit_context_bytes(d, RF_TEXT_TOKENS, plan) * (n_texts - 1),
+        .decode = rf_vae_decoder_bytes(m->vae, (int)h, (int)w, decoder_push(p)),
     };
     if (p->start_image)
-        memory.encode_image = rf_condition_bytes(m->vae, (int)h, (int)w);
+        memory.encode_image = rf_condition_bytes(m->vae, (int)h, (int)w, encoder_push(p));
     return memory;
 }
 
@@ -220,7 +236,8 @@ static enum rf_code condition(struct run *r)
     enum rf_code rc = begin_stage(r, RF_STAGE_ENCODE_IMAGE, (int)r->t);
     if (rc != RF_OK)
         return rc;
-    return rf_condition_image(r->e, r->m->vae, r->p->start_image, &channels, &r->z, tell_encoded, r, r->err);
+    return rf_condition_image(r->e, r->m->vae, encoder_push(r->p), r->p->start_image, &channels, &r->z, tell_encoded, r,
+                              r->err);
 }
 
 /* ---- sampling ---- */
@@ -268,9 +285,9 @@ static enum rf_code run_expert(struct run *r, struct sampling *s, enum rf_expert
     struct rf_dit *dit = r->m->dit[which];
     enum rf_code rc = begin_stage(r, stage, last - first);
     int64_t mark = rf_arena_mark(s->arena);
-    s->text = rf_dit_context_make(dit, s->arena, &r->text);
+    s->text = rf_dit_context_make(dit, s->arena, &r->text, dit_plan(r->p));
     if (is_guided(guidance))
-        s->text_negative = rf_dit_context_make(dit, s->arena, &r->text_negative);
+        s->text_negative = rf_dit_context_make(dit, s->arena, &r->text_negative, dit_plan(r->p));
     for (int i = first; i < last && rc == RF_OK; i++) {
         double timestep = 1000.0 * (double)r->sigmas[i];
         rf_dit_forward(dit, &s->scratch, &s->text, &r->input, timestep, &r->velocity);
@@ -294,7 +311,8 @@ static enum rf_code sample(struct run *r)
     enum rf_code rc = rf_arena_create(r->e, memory.sample, &s.arena, r->err);
     if (rc != RF_OK)
         return rc;
-    rc = rf_dit_scratch_make(r->m->dit[RF_EXPERT_HIGH], s.arena, r->t, r->h, r->w, &s.scratch, r->err);
+    rc = rf_dit_scratch_make(r->m->dit[RF_EXPERT_HIGH], s.arena, r->t, r->h, r->w, dit_plan(r->p), &s.scratch,
+                             r->err);
     if (rc == RF_OK)
         rc = run_expert(r, &s, RF_EXPERT_HIGH, 0, r->p->switch_step);
     if (rc == RF_OK)
@@ -328,7 +346,7 @@ static enum rf_code decode(struct run *r)
     enum rf_code rc = begin_stage(r, RF_STAGE_DECODE, r->p->n_frames);
     RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *decoder = NULL;
     if (rc == RF_OK)
-        rc = rf_vae_decoder_create(r->m->vae, (int)r->h, (int)r->w, 1, &decoder, r->err);
+        rc = rf_vae_decoder_create(r->m->vae, (int)r->h, (int)r->w, decoder_push(r->p), &decoder, r->err);
     if (rc != RF_OK)
         return rc;
     rf_to_channels_last(r->e, &r->z, &r->x, rf_vae_latent_deviation, rf_vae_latent_mean);

@@ -30,7 +30,10 @@ void rf_vae_close(struct rf_vae **vae);
 int64_t rf_vae_weight_bytes(const struct rf_vae *vae);
 
 /* What a stream will take from the engine's memory, to the byte. height, width: of the latent.
- * max_push: the most frames of input per push; the decoder counts latent frames, the encoder pixel frames. */
+ * max_push: the most frames of input per push; the decoder counts latent frames, the encoder pixel frames. RF_VAE_SLICED:
+ *   the fewest that there are (1, RF_VAE_FRAMES), and the layers with the largest frames take them one by one: the same
+ *   numbers, some time lost in smaller ops, a good part of the memory saved. */
+#define RF_VAE_SLICED 0
 int64_t rf_vae_decoder_bytes(const struct rf_vae *vae, int height, int width, int max_push);
 int64_t rf_vae_encoder_bytes(const struct rf_vae *vae, int height, int width, int max_push);
 

@@ -3,6 +3,9 @@
  * What a layer must remember (two input frames per 3x3x3 convolution, and a little for the changes of frame rate)
  * lies in `state`; everything else passes through four slots: two that layers read and write in turn, one for a
  * convolution's input with its history in front, one for what is between two convolutions.
+ * Where a layer's frames are at their largest, those after the decoder's last doubling of time and those before the
+ * encoder's first halving, a sliced stream runs one frame at a time through all of them, in slots for one frame; each
+ * frame finds the history that the one before it left, so the numbers are the same.
  * The walk over the layers that computes also plans: with `planning` set it notes the largest size each slot takes and
  * the states, and calls no op; so plan and use cannot disagree.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -13,7 +16,9 @@
 #define HISTORY 2 /* input frames that a convolution over three frames remembers */
 #define MAX_STATES (2 * RF_VAE_MAX_LAYERS)
 
-enum slot { SLOT_A, SLOT_B, SLOT_INPUT, SLOT_MIDDLE, SLOT_COUNT };
+/* A and B, ONE_A and ONE_B are the pairs that layers read and write in turn; a slot's partner is slot ^ 1. WHOLE: what the
+ * slices make, put together. */
+enum slot { SLOT_A, SLOT_B, SLOT_ONE_A, SLOT_ONE_B, SLOT_INPUT, SLOT_MIDDLE, SLOT_WHOLE, SLOT_COUNT };
 
 struct rf_vae_stream {
     struct rf_engine *engine;
@@ -23,7 +28,8 @@ struct rf_vae_stream {
     struct rf_arena *arena;
     int64_t slot_bytes[SLOT_COUNT];
     void *slot_data[SLOT_COUNT];
-    enum slot current;                  /* A or B: where the stream's frames are */
+    enum slot current;                  /* of a pair: where the stream's frames are */
+    int slice_first, slice_end;         /* layers that take one frame at a time; none when equal */
     struct rf_tensor state[MAX_STATES];
     int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
     /* Encoder: the last output frame of each DOWN layer, given out again while nothing moves, and its slot. */
@@ -48,7 +54,7 @@ static struct rf_tensor in_slot(struct rf_vae_stream *s, enum slot slot, enum rf
 static struct rf_tensor next_frames(struct rf_vae_stream *s, enum rf_dtype dtype, int64_t n, int64_t h, int64_t w,
                                     int64_t c)
 {
-    s->current = s->current == SLOT_A ? SLOT_B : SLOT_A;
+    s->current ^= 1;
     return in_slot(s, s->current, dtype, n, h, w, c);
 }
 
@@ -284,7 +290,7 @@ static int skip_still(struct rf_vae_stream *s, struct rf_tensor *x, int64_t stil
     int skip = -1;
     for (int i = 0; i < s->net->n_layers; i++) {
         still_after(&s->net->layer[i], &n, &h, &w, &still);
-        if (s->net->layer[i].kind == RF_VAE_DOWN && still > n) {
+        if (s->net->layer[i].kind == RF_VAE_DOWN && still > n && i >= s->slice_end) {
             skip = i;
             skip_n = n;
         }
@@ -314,6 +320,37 @@ static void keep_memo(struct rf_vae_stream *s, int index, const struct rf_tensor
     }
 }
 
+/* ---- slices ---- */
+
+/* Which layers a sliced stream takes frame by frame: all on the side of the pixels, up to the nearest change of time. */
+static void choose_slices(struct rf_vae_stream *s)
+{
+    int n = s->net->n_layers, i = s->is_encoder ? 0 : n - 1, step = s->is_encoder ? 1 : -1;
+    while (i >= 0 && i < n && !s->net->layer[i].time)
+        i += step;
+    s->slice_first = s->is_encoder ? 0 : i + 1;
+    s->slice_end = s->is_encoder ? i : n;
+}
+
+/* Runs the sliced layers on x; a plan needs to see one frame only. */
+static struct rf_tensor run_slices(struct rf_vae_stream *s, struct rf_tensor x)
+{
+    int64_t n = x.shape[0];
+    enum slot before = s->current;
+    struct rf_tensor whole = {0};
+    for (int64_t f = 0; f < (s->planning ? 1 : n); f++) {
+        struct rf_tensor y = frames_of(&x, f, 1);
+        s->current = SLOT_ONE_B;
+        for (int i = s->slice_first; i < s->slice_end; i++)
+            y = run_layer(s, i, y);
+        whole = in_slot(s, SLOT_WHOLE, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
+        struct rf_tensor to = frames_of(&whole, f, 1);
+        copy(s, &to, &y);
+    }
+    s->current = before;
+    return whole;
+}
+
 /* ---- streams ---- */
 
 static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t still)
@@ -321,9 +358,14 @@ static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t
     s->current = SLOT_B;
     s->next_state = 0;
     int first = s->is_encoder && s->started && still > 0 && !s->planning ? skip_still(s, &x, still) : 0;
-    for (int i = first; i < s->net->n_layers; i++) {
-        x = run_layer(s, i, x);
-        keep_memo(s, i, &x);
+    for (int i = first; i < s->net->n_layers;) {
+        if (i == s->slice_first && i < s->slice_end) {
+            x = run_slices(s, x);
+            i = s->slice_end;
+        } else {
+            x = run_layer(s, i, x);
+            keep_memo(s, i++, &x);
+        }
     }
     s->started = true;
     return x;
@@ -332,6 +374,9 @@ static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t
 /* Notes the sizes of a push of max_push frames, first and later, in `s`; returns the bytes of the arena. */
 static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int max_push, int64_t channels)
 {
+    if (max_push == RF_VAE_SLICED)
+        max_push = s->is_encoder ? RF_VAE_FRAMES : 1;
+    RF_ASSERT(max_push > 0);
     struct rf_tensor x = {.dtype = RF_F32, .n_dims = 4, .shape = {max_push, height, width, channels}};
     s->planning = true;
     s->started = false;
@@ -360,21 +405,23 @@ static void place(struct rf_vae_stream *s, struct rf_tensor *t)
     *t = rf_arena_tensor(s->arena, t->dtype, t->n_dims, t->shape);
 }
 
-static struct rf_vae_stream *stream_new(const struct rf_vae *vae, bool is_encoder)
+static struct rf_vae_stream *stream_new(const struct rf_vae *vae, bool is_encoder, bool sliced)
 {
     struct rf_vae_stream *s = rf_new(struct rf_vae_stream);
     s->engine = vae->engine;
     s->is_encoder = is_encoder;
     s->net = is_encoder ? &vae->encoder : &vae->decoder;
     s->act = rf_engine_act_dtype(vae->engine);
+    if (sliced)
+        choose_slices(s);
     return s;
 }
 
 static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t height, int64_t width, int max_push,
                                   struct rf_vae_stream **ret_stream, struct rf_err *err)
 {
-    RF_ASSERT(height > 0 && width > 0 && max_push > 0);
-    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder);
+    RF_ASSERT(height > 0 && width > 0);
+    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder, max_push == RF_VAE_SLICED);
     int64_t bytes = plan(s, height, width, max_push, s->net->layer[0].in);
     enum rf_code rc = rf_arena_create(s->engine, bytes, &s->arena, err);
     if (rc != RF_OK)
@@ -395,7 +442,7 @@ static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t h
 
 static int64_t stream_bytes(const struct rf_vae *vae, bool is_encoder, int64_t height, int64_t width, int max_push)
 {
-    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder);
+    RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *s = stream_new(vae, is_encoder, max_push == RF_VAE_SLICED);
     return plan(s, height, width, max_push, s->net->layer[0].in);
 }
 

@@ -56,7 +56,8 @@ static enum rf_code run(struct rf_engine *e, struct rf_dit *d, const struct dit_
     if (out == NULL)
         return RF_ERR_NO_MEMORY;
     RF_AUTO(rf_arena_destroy) struct rf_arena *arena = NULL;
-    int64_t bytes = rf_dit_context_peak_bytes(d, text_len) + rf_dit_scratch_bytes(d, s[2], s[3], s[4]) +
+    int64_t bytes = rf_dit_context_peak_bytes(d, text_len, RF_DIT_FAST) +
+                    rf_dit_scratch_bytes(d, s[2], s[3], s[4], RF_DIT_FAST) +
                     rf_arena_cost(RF_F32, 4, s + 1) + rf_arena_cost(RF_F32, 4, out_shape + 1) +
                     rf_arena_cost(RF_F32, 2, in->text_shape + 1);
     enum rf_code rc = rf_arena_create(e, bytes, &arena, err);
@@ -67,9 +68,9 @@ static enum rf_code run(struct rf_engine *e, struct rf_dit *d, const struct dit_
     struct rf_tensor text = rf_arena_tensor(arena, RF_F32, 2, in->text_shape + 1);
     rf_upload(e, &latent, in->latent);
     rf_upload(e, &text, in->text);
-    struct rf_dit_context context = rf_dit_context_make(d, arena, &text);
+    struct rf_dit_context context = rf_dit_context_make(d, arena, &text, RF_DIT_FAST);
     struct rf_dit_scratch scratch;
-    rc = rf_dit_scratch_make(d, arena, s[2], s[3], s[4], &scratch, err);
+    rc = rf_dit_scratch_make(d, arena, s[2], s[3], s[4], RF_DIT_FAST, &scratch, err);
     if (rc != RF_OK)
         return rc;
     rf_dit_forward(d, &scratch, &context, &latent, (double)in->timestep[0], &velocity);
