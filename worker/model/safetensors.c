@@ -261,8 +261,32 @@ enum rf_code rf_safetensors_parse(const char *name, const void *bytes, size_t si
     return RF_OK;
 }
 
+static struct {
+    const char *name; /* NULL: free */
+    const void *bytes;
+    size_t size_bytes;
+} lent[RF_ST_LENT];
+
+void rf_safetensors_lend(const char *name, const void *bytes, size_t size_bytes)
+{
+    int at = -1;
+    for (int i = RF_ST_LENT - 1; i >= 0; i--)
+        if (lent[i].name == NULL)
+            at = i;
+    for (int i = 0; i < RF_ST_LENT; i++)
+        if (lent[i].name != NULL && strcmp(lent[i].name, name) == 0)
+            at = i;
+    RF_ASSERT(at >= 0);
+    lent[at].name = bytes ? name : NULL;
+    lent[at].bytes = bytes;
+    lent[at].size_bytes = size_bytes;
+}
+
 enum rf_code rf_safetensors_open(const char *path, struct rf_safetensors **ret_file, struct rf_err *err)
 {
+    for (int i = 0; i < RF_ST_LENT; i++)
+        if (lent[i].name != NULL && strcmp(lent[i].name, path) == 0)
+            return rf_safetensors_parse(path, lent[i].bytes, lent[i].size_bytes, ret_file, err);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return rf_fail(err, RF_ERR_IO, "%.120s: cannot open: %s", path, strerror(errno));
@@ -277,7 +301,8 @@ enum rf_code rf_safetensors_open(const char *path, struct rf_safetensors **ret_f
         rc = rf_fail(err, RF_ERR_FORMAT, "%.120s: %lld bytes are too short for a safetensors file", path,
                      (long long)st.st_size);
     else if ((map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
-        rc = rf_fail(err, RF_ERR_IO, "%.120s: cannot map: %s", path, strerror(errno));
+        rc = rf_fail(err, errno == ENOMEM ? RF_ERR_NO_MEMORY : RF_ERR_IO, "%.120s: cannot map: %s", path,
+                     strerror(errno));
     close(fd);
     if (rc != RF_OK)
         return rc;

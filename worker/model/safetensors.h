@@ -29,6 +29,12 @@ enum rf_code rf_safetensors_parse(const char *name, const void *bytes, size_t si
                                   struct rf_safetensors **ret_file, struct rf_err *err);
 void rf_safetensors_close(struct rf_safetensors **file);
 
+/* From now on rf_safetensors_open(name) reads these bytes instead of a file: for checkpoints that exist in memory only
+ * (benchmarks) and everything that opens by path. The caller keeps name and bytes alive until it calls again with bytes
+ * NULL. Not while another thread opens files. At most RF_ST_LENT names at once. */
+#define RF_ST_LENT 8
+void rf_safetensors_lend(const char *name, const void *bytes, size_t size_bytes);
+
 const char *rf_safetensors_path(const struct rf_safetensors *f);
 int rf_safetensors_count(const struct rf_safetensors *f);
 const struct rf_st_entry *rf_safetensors_at(const struct rf_safetensors *f, int index); /* in name order */
@@ -39,5 +45,8 @@ const char *rf_safetensors_metadata(const struct rf_safetensors *f, const char *
 /* Writes entries (name, dtype, shape, data) as a new file: written beside, synced, renamed. */
 enum rf_code rf_safetensors_write(const char *path, const struct rf_st_entry *entries, int n_entries,
                                   struct rf_err *err);
+/* The header alone, length first, for entries laid end to end in this order; padded with spaces to a `multiple` of
+ * bytes (8 at least), where the first tensor's data then begins. free() it. */
+char *rf_safetensors_header(const struct rf_st_entry *const *order, int n_entries, size_t multiple, size_t *ret_bytes);
 
 #endif

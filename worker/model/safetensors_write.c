@@ -52,7 +52,7 @@ static int by_size_then_name(const void *a, const void *b)
     return sx != sy ? (sx < sy ? 1 : -1) : strcmp(x->name, y->name);
 }
 
-static void make_header(struct text *t, const struct rf_st_entry *const *order, int n_entries)
+static void make_header(struct text *t, const struct rf_st_entry *const *order, int n_entries, size_t multiple)
 {
     static const char place_of_length[8] = {0};
     append(t, place_of_length, sizeof place_of_length);
@@ -69,11 +69,19 @@ static void make_header(struct text *t, const struct rf_st_entry *const *order, 
         at += e->size_bytes;
     }
     append(t, "}", 1);
-    while (t->n % 8 != 0)
+    while (t->n % multiple != 0)
         append(t, " ", 1);
     uint64_t length = t->n - 8;
     for (int i = 0; i < 8; i++)
         t->bytes[i] = (char)(length >> 8 * i);
+}
+
+char *rf_safetensors_header(const struct rf_st_entry *const *order, int n_entries, size_t multiple, size_t *ret_bytes)
+{
+    struct text header = {0};
+    make_header(&header, order, n_entries, multiple);
+    *ret_bytes = header.n;
+    return header.bytes;
 }
 
 static bool write_all(int fd, const void *data, size_t n)
@@ -128,7 +136,7 @@ enum rf_code rf_safetensors_write(const char *path, const struct rf_st_entry *en
     }
     qsort(order, (size_t)n_entries, sizeof *order, by_size_then_name);
     struct text header = {0};
-    make_header(&header, order, n_entries);
+    make_header(&header, order, n_entries, 8);
     RF_AUTO(rf_free) char *beside = rf_asprintf("%s.%d.tmp", path, (int)getpid());
     bool ok = write_file(beside, &header, order, n_entries) && rename(beside, path) == 0 && sync_folder_of(path);
     free(header.bytes);

@@ -17,13 +17,16 @@ static const struct command {
     const char *name;
     rf_net_command *run;
     bool needs_files; /* --weights and --input */
+    const char *what; /* a second word follows: these */
 } commands[] = {
-    {"dit", rf_net_dit, true},
-    {"vae-encode", rf_net_vae_encode, true},
-    {"vae-decode", rf_net_vae_decode, true},
-    {"umt5", rf_net_umt5, true},
-    {"noise", rf_net_noise, false},
-    {"sigmas", rf_net_sigmas, false},
+    {"dit", rf_net_dit, true, NULL},
+    {"vae-encode", rf_net_vae_encode, true, NULL},
+    {"vae-decode", rf_net_vae_decode, true, NULL},
+    {"umt5", rf_net_umt5, true, NULL},
+    {"noise", rf_net_noise, false, NULL},
+    {"sigmas", rf_net_sigmas, false, NULL},
+    {"checkpoint", rf_net_checkpoint, false, "t2v, i2v, t2v-lora, i2v-lora, umt5, vae"},
+    {"bench", rf_net_bench, false, "dit, vae-decode, vae-encode, umt5, job"},
 };
 
 static const char usage[] =
@@ -38,6 +41,20 @@ static const char usage[] =
     "      --threads N                CPU threads, default one per core\n"
     "  noise --seed N --shape 1,16,T,H,W      the start noise of a seed\n"
     "  sigmas --steps N --shift S             the noise levels of a schedule, one per line (shift 5 when left out)\n"
+    "\n"
+    "  bench dit | vae-decode | vae-encode | umt5 | job   time it on random weights of the public shapes: one JSON line\n"
+    "      --size WxH --frames N      832x1216 and 81 when left out\n"
+    "      --device, --precision, --threads   as above\n"
+    "      --attention exact|8bit     exact when left out\n"
+    "      --vram 24G                 device memory it may use, default all\n"
+    "      --layers N --dim N         a smaller transformer (default 40, 5120), text encoder and VAE with it\n"
+    "      --steps N --repeat N       steps of a job (4), measured runs after the warm-up (3)\n"
+    "  checkpoint t2v | i2v | t2v-lora | i2v-lora | umt5 | vae --output FILE\n"
+    "                                 writes a file of the public names, types and shapes with random values\n"
+    "      --type fp8|bf16|fp16       of the matrices, fp8 with scales (default); the VAE is bf16, LoRAs are F32\n"
+    "      --layers N                 fewer blocks than the public file\n"
+    "      --tokenizer FILE           umt5: a text encoder's file whose tokenizer is put in\n"
+    "      --sparse                   values only at each tensor's start, the rest a hole of zeros: takes little disk\n"
     "\n"
     "  --output FILE      write out.* as safetensors\n"
     "  --compare FILE     print ||out - ref|| / ||ref|| for each out.* of FILE\n"
@@ -224,6 +241,28 @@ static bool read_count(const char *text, int max, int *ret_value)
     return ok;
 }
 
+static bool read_size(const char *text, struct rf_net_options *o)
+{
+    int used = 0;
+    return sscanf(text, "%5dx%5d%n", &o->width, &o->height, &used) == 2 && text[used] == '\0' && o->width > 0 &&
+           o->height > 0;
+}
+
+/* A number with K, M, G or T (powers of 1024) behind it, or none. */
+static bool read_bytes(const char *text, int64_t *ret_bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double value = strtod(text, &end);
+    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    if (unit != NULL)
+        value *= (double)((int64_t)1 << (10 * (unit - units + 1)));
+    if (end == text || end[unit != NULL] != '\0' || !(value >= 1) || value > 1e15)
+        return false;
+    *ret_bytes = (int64_t)value;
+    return true;
+}
+
 static bool read_option(int option, char *value, struct rf_net_options *o)
 {
     double number = 0;
@@ -239,6 +278,16 @@ static bool read_option(int option, char *value, struct rf_net_options *o)
     case 'S': return read_shape(value, o);
     case 'n': return read_count(value, 1000, &o->steps);
     case 'T': return read_count(value, 256, &o->n_threads);
+    case 'a': o->attention = value; return true;
+    case 'y': o->type = value; return true;
+    case 'k': o->tokenizer = value; return true;
+    case 'z': return read_size(value, o);
+    case 'F': return read_count(value, 100000, &o->n_frames);
+    case 'L': return read_count(value, 1000, &o->n_layers);
+    case 'D': return read_count(value, 1 << 16, &o->dim);
+    case 'r': return read_count(value, 1000, &o->repeat);
+    case 'V': return read_bytes(value, &o->vram_bytes);
+    case 'x': o->sparse = true; return true;
     case 't': return read_number(value, &o->tolerance) && o->tolerance >= 0;
     case 'f': {
         bool ok = read_number(value, &number);
@@ -256,7 +305,12 @@ static const struct option long_options[] = {
     {"precision", required_argument, NULL, 'p'}, {"lora", required_argument, NULL, 'l'},
     {"threads", required_argument, NULL, 'T'},   {"seed", required_argument, NULL, 's'},
     {"shape", required_argument, NULL, 'S'},     {"steps", required_argument, NULL, 'n'},
-    {"shift", required_argument, NULL, 'f'},     {"help", no_argument, NULL, 'h'},
+    {"shift", required_argument, NULL, 'f'},     {"attention", required_argument, NULL, 'a'},
+    {"type", required_argument, NULL, 'y'},      {"tokenizer", required_argument, NULL, 'k'},
+    {"size", required_argument, NULL, 'z'},      {"frames", required_argument, NULL, 'F'},
+    {"layers", required_argument, NULL, 'L'},    {"dim", required_argument, NULL, 'D'},
+    {"repeat", required_argument, NULL, 'r'},    {"vram", required_argument, NULL, 'V'},
+    {"sparse", no_argument, NULL, 'x'},          {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},         {0},
 };
 
@@ -287,16 +341,22 @@ static bool read_command_line(int argc, char **argv, struct rf_net_options *o, c
             return false;
         }
     }
-    if (optind + 1 != argc) {
-        complain(optind < argc ? "one command at a time, not" : "no command given",
-                 optind < argc ? argv[optind + 1] : NULL);
+    if (optind == argc) {
+        complain("no command given", NULL);
         return false;
     }
     for (size_t i = 0; i < RF_COUNT_OF(commands); i++)
         if (strcmp(commands[i].name, argv[optind]) == 0)
             *ret_command = &commands[i];
+    bool has_what = *ret_command != NULL && (*ret_command)->what != NULL && optind + 1 < argc;
+    if (has_what)
+        o->what = argv[optind + 1];
     if (*ret_command == NULL)
         complain("unknown command", argv[optind]);
+    else if (optind + 1 + has_what != argc)
+        complain("one command at a time, not", argv[optind + 1 + has_what]);
+    else if ((*ret_command)->what != NULL && !has_what)
+        complain("which one? known are", (*ret_command)->what);
     else if ((*ret_command)->needs_files && (o->weights == NULL || o->input == NULL))
         complain(o->weights == NULL ? "--weights is missing" : "--input is missing", NULL);
     else if (o->n_loras > 0 && (*ret_command)->run != rf_net_dit)
@@ -317,7 +377,7 @@ int main(int argc, char **argv)
     struct rf_err err = {0};
     bool within = true;
     enum rf_code rc = command->run(&o, &result, &err);
-    if (rc == RF_OK && o.output != NULL)
+    if (rc == RF_OK && o.output != NULL && result.n_entries > 0)
         rc = rf_safetensors_write(o.output, result.entries, result.n_entries, &err);
     if (rc == RF_OK && o.compare != NULL)
         rc = compare(&o, &result, &within, &err);

@@ -23,6 +23,11 @@ struct rf_net_options {
     int n_shape; /* 0: not given */
     int steps;   /* 0: not given */
     float shift;
+    /* bench and checkpoint: */
+    const char *what, *attention, *type, *tokenizer; /* which network, which file; NULL: not given */
+    int width, height, n_frames, n_layers, dim, repeat; /* 0: not given */
+    int64_t vram_bytes; /* 0: no limit */
+    bool sparse;
 };
 
 /* Results on their way out; owns names and data. */
@@ -52,5 +57,7 @@ rf_net_command rf_net_vae_decode;
 rf_net_command rf_net_umt5;       /* cmd_umt5.c */
 rf_net_command rf_net_noise;      /* cmd_sampler.c */
 rf_net_command rf_net_sigmas;
+rf_net_command rf_net_checkpoint; /* cmd_checkpoint.c */
+rf_net_command rf_net_bench;      /* bench.c */
 
 #endif
