@@ -27,7 +27,8 @@ WEB = HERE.parents[1] / "web"
 CSP = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self'; script-src 'self'"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".mp4": "video/mp4", ".webp": "image/webp"}
-KNOWN_PARAMS = ("status", "user", "q", "model", "after", "limit", "order", "variant", "format", "dry_run", "atomic")
+KNOWN_PARAMS = ("status", "user", "q", "model", "created_after", "created_before", "after", "limit", "order", "variant",
+                "format", "dry_run", "atomic")
 DRAWN = {"red circle": "blue", "yellow triangle": "green", "blue square": "white", "orange ball": "purple",
          "green box": "black"}      # what a prompt names is what its clip shows, where there is such a clip
 CLIPS = ["blue", "green", "white", "purple", "black"]
@@ -136,6 +137,7 @@ class FakeFarm:
                              for i, n in enumerate(segment_frames(n_frames))],
                 "stage_durations": {}, "notes": [], "attempts": [], "size_bytes": None, "sha256": None}
             job.update(fields)
+            job.setdefault("_turn", self.serial)
             self.jobs[job_id] = job
             self.timings[job_id] = []
             if state in ("in_progress", "completed"):
@@ -271,7 +273,19 @@ class FakeFarm:
 
     def order(self):
         waiting = [j for j in self.jobs.values() if j["state"] == "queued"]
-        return sorted(waiting, key=lambda j: (-j["priority"], j["id"]))
+        lines = {}
+        for job in sorted(waiting, key=lambda j: j["_turn"]):
+            lines.setdefault((job["priority"], job["user"]), []).append(job)
+        turn = {job["id"]: (-rank, i) for (rank, _), line in lines.items() for i, job in enumerate(line)}
+        return sorted(waiting, key=lambda j: (*turn[j["id"]], j["_turn"]))
+
+    def move(self, job, beside, after):
+        """The rule of server/schedule_move.c, by its outcome: own jobs in their new order get own turns, sorted."""
+        job["priority"] = beside["priority"]
+        line = [j for j in self.order() if (j["user"], j["priority"]) == (job["user"], job["priority"]) and j is not job]
+        line.insert(line.index(beside) + after, job)
+        for each, turn in zip(line, sorted(j["_turn"] for j in line)):
+            each["_turn"] = turn
 
     def renumber(self):
         start = self.now() + 8
@@ -481,6 +495,12 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         jobs = list(self.farm.jobs.values())
         if query.get("status"):
             jobs = [j for j in jobs if j["state"] in query["status"].split(",")]
+        if query.get("user"):
+            jobs = [j for j in jobs if j["user"] == query["user"]]
+        if query.get("created_after"):
+            jobs = [j for j in jobs if j["created_at"] >= int(query["created_after"])]
+        if query.get("created_before"):
+            jobs = [j for j in jobs if j["created_at"] < int(query["created_before"])]
         if query.get("q"):
             jobs = [j for j in jobs if query["q"].lower() in j["prompt"].lower()]
         if query.get("order") == "queue":
@@ -519,6 +539,14 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
                        started_at=None)
         elif verb == "priority":
             job["priority"] = json.loads(body)["priority"]
+        elif verb == "move":
+            (where, other_id), = json.loads(body).items()
+            other = farm.jobs.get(other_id)
+            if not other or where not in ("before", "after"):
+                raise Refusal(404, f"there is no job '{other_id}'", code="not_found")
+            if "queued" != job["state"] or "queued" != other["state"] or job["user"] != other["user"]:
+                raise Refusal(409, "only waiting jobs of one user have an order", code="conflict")
+            farm.move(job, other, where == "after")
         elif verb == "timings":
             rows = farm.timings[job["id"]]
             if query.get("format") == "csv":

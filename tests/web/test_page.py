@@ -157,24 +157,84 @@ def test_waiting_jobs_stand_in_order_with_their_expected_start(page):
     assert "starts in about" in rows[2][2]
 
 
-def test_a_job_can_be_made_the_next_one(page):
+def waiting(page):
+    return [el.text for el in page.all("#waiting-list .title")]
+
+
+def three_in_line(page):
     for name in ("first", "second", "third"):
         page.farm.add(f"{name} in line")
     page.open()
-    page.until(lambda: len(page.all("#waiting-list .front")) == 3)
+    page.until(lambda: len(waiting(page)) == 3)
+
+
+def test_a_job_can_be_made_the_next_one(page):
+    three_in_line(page)
     page.all("#waiting-list .front")[2].click()
-    page.until(lambda: page.all("#waiting-list .title")[0].text == "third in line")
+    page.until(lambda: waiting(page) == ["third in line", "first in line", "second in line"])
+    assert page.asked("POST", "/move") and not page.asked("POST", "/priority")
+
+
+def test_making_a_job_next_before_another_persons_raises_its_priority(page):
+    page.farm.add("of ann", user="ann")
+    page.farm.add("of ben", user="ben")
+    page.open()
+    page.until(lambda: len(waiting(page)) == 2)
+    page.all("#waiting-list .front")[1].click()
+    page.until(lambda: waiting(page) == ["of ben", "of ann"])
     assert json.loads(page.asked("POST", "/priority")[0]) == {"priority": 1}
 
 
-def test_alt_and_arrow_move_a_waiting_job(page):
-    for name in ("first", "second"):
-        page.farm.add(f"{name} in line")
+@pytest.mark.parametrize("focus, keys", [(".title", (Keys.ALT, Keys.ARROW_UP)), (".grip", (Keys.ARROW_UP,))])
+def test_arrow_keys_move_a_waiting_job_and_keep_the_focus(page, focus, keys):
+    three_in_line(page)
+    page.js(f"document.querySelectorAll('#waiting-list {focus}')[2].focus()")
+    page.press(*keys)
+    page.until(lambda: waiting(page) == ["first in line", "third in line", "second in line"])
+    assert page.js("return document.activeElement.closest('.row').innerText.includes('third in line')")
+    page.press(*keys[:-1], Keys.ARROW_DOWN)
+    page.until(lambda: waiting(page) == ["first in line", "second in line", "third in line"])
+    page.until(lambda: [j["prompt"][:6] for j in page.farm.order()] == ["first ", "second", "third "])
+
+
+def drag(page, index, to_y):
+    grip = page.all("#waiting-list .grip")[index]
+    box = page.js("return arguments[0].getBoundingClientRect().toJSON()", grip)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse = {"x": x, "button": "left", "buttons": 1, "clickCount": 1}
+    for kind, at in (("mousePressed", y), ("mouseMoved", (y + to_y) / 2), ("mouseMoved", to_y), ("mouseReleased", to_y)):
+        page.browser.execute_cdp_cmd("Input.dispatchMouseEvent", {**mouse, "type": kind, "y": at})
+
+
+def test_a_waiting_job_is_dragged_to_another_place(page):
+    three_in_line(page)
+    rows = [row.rect for row in page.all("#waiting-list .row")]
+    top = page.js("return document.querySelector('#waiting-list').getBoundingClientRect().top")
+    drag(page, 2, top + 3)
+    page.until(lambda: waiting(page) == ["third in line", "first in line", "second in line"])
+    page.until(lambda: [j["prompt"][:6] for j in page.farm.order()] == ["third ", "first ", "second"])
+    drag(page, 0, top + 1.7 * rows[0]["height"])
+    page.until(lambda: waiting(page) == ["first in line", "third in line", "second in line"])
+
+
+def test_dragging_keeps_to_ones_own_jobs_because_people_take_turns(page):
+    for name, user in (("ann 1", "ann"), ("ben 1", "ben"), ("ann 2", "ann")):
+        page.farm.add(name, user=user)
     page.open()
-    page.until(lambda: len(page.all("#waiting-list .title")) == 2)
-    page.js("document.querySelectorAll('#waiting-list .title')[1].focus()")
-    page.press(Keys.ALT, Keys.ARROW_UP)
-    page.until(lambda: page.all("#waiting-list .title")[0].text == "second in line")
+    page.until(lambda: waiting(page) == ["ann 1", "ben 1", "ann 2"])
+    drag(page, 2, page.js("return document.querySelector('#waiting-list').getBoundingClientRect().top") + 3)
+    page.until(lambda: waiting(page) == ["ann 2", "ben 1", "ann 1"])
+    drag(page, 1, page.js("return document.querySelector('#waiting-list').getBoundingClientRect().top") + 3)
+    page.says("#toasts", "people take turns")
+    assert waiting(page) == ["ann 2", "ben 1", "ann 1"]
+
+
+def test_pages_left_behind_hold_no_connection(page):
+    """Six pages behind the back button, each with an open stream, would leave none for the seventh."""
+    for _ in range(8):
+        page.open()
+        page.one("#welcome")
+        page.browser.get("about:blank")
 
 
 def test_pause_is_a_state_that_shows_and_ends(page):

@@ -81,6 +81,7 @@ export const resume = () => post('v1/queue/resume');
 export const drain = id => post(`v1/workers/${encodeURIComponent(id)}/drain`);
 export const cancel = (id, options) => post(`${video(id)}/cancel`, undefined, options);
 export const retry = id => post(`${video(id)}/retry`);
+export const move = (id, place) => post(`${video(id)}/move`, place); // {before: id} or {after: id}
 export const setPriority = (id, priority) => post(`${video(id)}/priority`, {priority});
 export const remove = (id, options) => send('DELETE', video(id), options).then(a => a.json());
 export const contentUrl = (id, variant) => `${video(id)}/content${query({variant, ticket})}`;

@@ -32,6 +32,7 @@ const PATHS = {
   die: 'M3 5q0-2 2-2h14q2 0 2 2v14q0 2-2 2H5q-2 0-2-2zM8 8h.01M16 8h.01M12 12h.01M8 16h.01M16 16h.01',
   image: 'M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01',
   close: 'M6 6l12 12M18 6L6 18',
+  grip: 'M9 6h.01M15 6h.01M9 12h.01M15 12h.01M9 18h.01M15 18h.01',
   top: 'M6 4h12M12 20V9M7 13l5-5 5 5',
   play: 'M7 5l12 7-12 7z',
   pause: 'M8 5v14M16 5v14',
@@ -55,8 +56,10 @@ export function icon(name) {
   return svg;
 }
 
-/* Makes parent's children match items, keeping one whose key stays. create(item) -> element, update(element, item) */
+/* Makes parent's children match items, keeping one whose key stays, and the focus with it.
+ * create(item) -> element, update(element, item) */
 export function keyed(parent, items, create, update, keyOf = item => item.id) {
+  const focused = document.activeElement;
   const old = new Map([...parent.children].map(el => [el.dataset.key, el]));
   let at = parent.firstElementChild;
   for (const item of items) {
@@ -72,6 +75,7 @@ export function keyed(parent, items, create, update, keyOf = item => item.id) {
     update(el, item);
   }
   for (const el of old.values()) el.remove();
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({preventScroll: true});
 }
 
 /* A value that one click copies: seeds, sizes, ids. */

@@ -55,6 +55,17 @@ export function accept(v) {
   return moved;
 }
 
+/* What the farm will make of a move, shown before it answers: a person's jobs change their order within the places that
+ * the person has. place: {before: id} or {after: id}. */
+export function reorder(job, place) {
+  const own = farm.waiting.filter(v => v.user === job.user && v.id !== job.id);
+  own.splice(own.findIndex(v => v.id === (place.before ?? place.after)) + (place.after ? 1 : 0), 0, job);
+  const places = farm.waiting.map(v => v.queue_position);
+  farm.waiting = farm.waiting.map(v => v.user === job.user ? own.shift() : v);
+  farm.waiting.forEach((v, i) => v.queue_position = places[i]);
+  changed();
+}
+
 export function forget(id) {
   farm.running = farm.running.filter(j => j.id !== id);
   farm.waiting = farm.waiting.filter(j => j.id !== id);
@@ -148,11 +159,28 @@ function setLink(ok, retryAt, error = null) {
   changed();
 }
 
+const when = test => new Promise(resolve => {
+  const look = () => {
+    if (!test()) return;
+    document.removeEventListener('visibilitychange', look);
+    resolve();
+  };
+  document.addEventListener('visibilitychange', look);
+  look();
+});
+
+/* A page that nobody sees lets go of its stream: browsers keep six connections per farm, and pages in other tabs or
+ * behind the back button would use them up until none is left for the one in sight. */
 async function followEvents() {
-  let lastId = null, wait = 1000;
+  let lastId = null, wait = 1000, unseen = null;
   for (;;) {
+    await when(() => !document.hidden);
+    if (!unseen || unseen.signal.aborted) {
+      const mine = unseen = new AbortController();
+      when(() => document.hidden).then(() => mine.abort());
+    }
     try {
-      await api.events(lastId, undefined, () => (eventsOpen = true, wait = 1000, hurry()), event => {
+      await api.events(lastId, unseen.signal, () => (eventsOpen = true, wait = 1000, hurry()), event => {
         lastId = event.id ?? lastId;
         takeEvent(event);
       });
@@ -162,6 +190,7 @@ async function followEvents() {
     }
     if (eventsOpen) hurry();
     eventsOpen = false;
+    if (unseen.signal.aborted) continue;
     await new Promise(resolve => setTimeout(resolve, wait));
     wait = Math.min(15000, wait * 2);
   }

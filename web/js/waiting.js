@@ -1,46 +1,29 @@
-/* The queue: who is next, when it begins, moving up and down, pausing.
- * Order is priority, then age: moving one up means giving it more priority, which is all the farm allows.
+/* The queue: who is next, when it begins, pausing. Moving is in reorder.js.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 import {$, h, icon, keyed, setText} from './dom.js';
 import {explainCall} from './failure.js';
 import {inAbout, nowSeconds, plural, setTime, size} from './format.js';
 import {cancelButton, expectedEnd, updateCancel} from './now.js';
+import {grip, isDragging, step, toFront} from './reorder.js';
 import {guessSeconds} from './stages.js';
-import {accept, farm, hurry, lengthOf} from './store.js';
+import {farm, hurry, lengthOf} from './store.js';
 import {say} from './undo.js';
-
-const MAX_PRIORITY = 100;
-
-async function setPriority(id, priority) {
-  try {
-    accept(await api.setPriority(id, Math.max(-MAX_PRIORITY, Math.min(MAX_PRIORITY, priority))));
-  } catch (e) {
-    say(explainCall(e));
-  }
-  hurry();
-}
-
-const find = id => farm.waiting.find(v => v.id === id);
-const top = () => Math.max(0, ...farm.waiting.map(v => v.priority ?? 0));
-
-function toFront(id) {
-  if (farm.waiting[0]?.id !== id) setPriority(id, top() + 1);
-}
 
 function create(v) {
   return h('li', {class: 'row', onkeydown: e => {
     if (!e.altKey || !['ArrowUp', 'ArrowDown'].includes(e.key)) return;
     e.preventDefault();
-    setPriority(v.id, (find(v.id)?.priority ?? 0) + (e.key === 'ArrowUp' ? 1 : -1));
+    step(v.id, e.key === 'ArrowUp' ? -1 : 1);
   }},
+    grip(v.id),
     h('span', {class: 'place', 'aria-label': 'Position'}),
     h('div', {class: 'row-text'},
       h('a', {class: 'title', href: `#/${v.id}`, 'aria-keyshortcuts': 'Alt+ArrowUp Alt+ArrowDown'},
         v.prompt ?? 'Without a prompt'),
       h('p', {class: 'faint'}, h('span', {class: 'when'}), h('span', {class: 'what'}))),
-    h('button', {type: 'button', class: 'quiet icon-only front', title: 'Make next (Alt+Up: a little earlier)',
-                 'aria-label': 'Make next', onclick: () => toFront(v.id)}, icon('top')),
+    h('button', {type: 'button', class: 'quiet icon-only front', title: 'Make next', 'aria-label': 'Make next',
+                 onclick: () => toFront(v.id)}, icon('top')),
     cancelButton(v.id));
 }
 
@@ -69,7 +52,8 @@ function updateRow(el, v) {
     : start ? `starts ${inAbout(start)}` : '');
   $('.when', el).hidden = !$('.when', el).textContent;
   const rank = v.priority ? `, priority ${v.priority > 0 ? '+' : ''}${v.priority}` : '';
-  setText($('.what', el), `${size(v)}, ${lengthOf(v).toFixed(1)} s${rank}`);
+  setText($('.what', el), [v.user, `${size(v)}, ${lengthOf(v).toFixed(1)} s${rank}`].filter(Boolean).join(' · '));
+  $('.grip', el).hidden = farm.waiting.length < 2;
   $('.front', el).disabled = farm.waiting[0]?.id === v.id;
 }
 
@@ -98,7 +82,7 @@ export function updateWaiting() {
     ? 'The disk is nearly full. Nothing new is accepted or begun until there is room; what is being made goes on.'
     : 'The queue is paused. What is being made goes on; nothing new begins.');
   guessStarts();
-  keyed($('#waiting-list'), waiting, create, updateRow);
+  if (!isDragging()) keyed($('#waiting-list'), waiting, create, updateRow);
   const rest = farm.waitingTotal - waiting.length;
   $('#waiting-rest').hidden = rest <= 0;
   setText($('#waiting-rest'), `and ${plural(rest, 'more')}`.replace('mores', 'more'));
