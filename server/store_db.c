@@ -9,14 +9,21 @@
 #include <string.h>
 
 #define BUSY_MS 10000
-/* 4 MiB of log wakes the checkpointer; at 256 MiB (it cannot keep up: commits never pause) the writer itself waits for it. */
-#define WAL_WANTED_PAGES 1000
+/* Pages of the log not yet moved into the database that wake the checkpointer. It moves each page once however often it was
+ * written since, so fewer and larger moves are cheaper; 8 MiB are read in no time after a crash. */
+#define WAL_WANTED_PAGES 2000
+/* Under load commits never pause, so the checkpointer alone never gets to the log's end and the log would only grow. From
+ * here on (64 MiB) the writer moves the last pages itself, when they are few, and starts the log anew; at 256 MiB it waits
+ * until that has worked. */
+#define WAL_RESTART_PAGES 16384
+#define WAL_REST_PAGES 300
 #define WAL_FORCED_PAGES 65536
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
     "leased_ms, reserved_bytes, coalesce(turn, row), json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
+#define FRESH_TASK "attempts = 0, n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL, " FREE_LEASE
 
 static const char *const sql_texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -32,12 +39,14 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_KEY_SWEEP] = "DELETE FROM idempotency WHERE created_ms < ?1",
     [SQL_CLAIM] = "UPDATE jobs SET state = 1, started_ms = coalesce(started_ms, ?2), attempts = ?3, lease = ?4, worker = ?5, "
         "leased_ms = ?2 WHERE row = ?1",
+    /* The same for a job that has begun: without `state` no index is touched. */
+    [SQL_CLAIM_NEXT] = "UPDATE jobs SET attempts = ?3, lease = ?4, worker = ?5, leased_ms = ?2 WHERE row = ?1",
     [SQL_REQUEST] = "SELECT request FROM jobs WHERE row = ?1",
     [SQL_INSERT_ATTEMPT] = "INSERT INTO attempts (job, lease, task, attempt, outcome, worker, worker_id, started_ms, ended_ms, "
         "code, message, notes, timings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    [SQL_NEXT_TASK] = "UPDATE jobs SET task = ?2, attempts = 0, n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL, "
-        FREE_LEASE " WHERE row = ?1",
-    [SQL_MADE_WITH] = "UPDATE jobs SET made_with = ?2, model_hash = ?3, precision = ?4 WHERE row = ?1",
+    [SQL_NEXT_TASK] = "UPDATE jobs SET task = ?2, " FRESH_TASK " WHERE row = ?1",
+    [SQL_NEXT_TASK_SETTLED] = "UPDATE jobs SET task = ?2, " FRESH_TASK ", made_with = ?3, model_hash = ?4, precision = ?5 "
+        "WHERE row = ?1",
     [SQL_FINISH] = "UPDATE jobs SET state = ?2, finished_ms = ?3, task = ?4, result = ?5, error_code = ?6, error_message = ?7, "
         FREE_LEASE " WHERE row = ?1",
     [SQL_BACK] = "UPDATE jobs SET attempts = ?2, n_no_memory = ?3, not_before_ms = ?4, avoid_worker = ?5, " FREE_LEASE
@@ -137,6 +146,26 @@ bool rf_sql_row(struct rf_store *s, sqlite3_stmt *stmt)
     return rc == SQLITE_ROW;
 }
 
+static void keep_log_short(struct rf_store *s)
+{
+    int moved = atomic_load(&s->wal_moved);
+    if (moved > s->wal_pages) { /* the log has begun anew */
+        atomic_store(&s->wal_moved, moved = 0);
+        s->wal_next_try = 0;
+    }
+    int left = s->wal_pages - moved;
+    bool forced = s->wal_pages >= WAL_FORCED_PAGES;
+    if (s->wal_pages >= WAL_RESTART_PAGES && s->wal_pages >= s->wal_next_try && (left <= WAL_REST_PAGES || forced)) {
+        s->wal_next_try = s->wal_pages + WAL_WANTED_PAGES; /* a reader in its middle holds the log: not again at once */
+        sqlite3_wal_checkpoint_v2(s->db, NULL, forced ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    } else if (left >= WAL_WANTED_PAGES && s->has_checkpointer) {
+        pthread_mutex_lock(&s->checkpoint_lock);
+        s->checkpoint_wanted = true;
+        pthread_cond_signal(&s->checkpoint_cond);
+        pthread_mutex_unlock(&s->checkpoint_lock);
+    }
+}
+
 bool rf_sql_commit(struct rf_store *s)
 {
     if (!s->in_transaction)
@@ -146,14 +175,7 @@ bool rf_sql_commit(struct rf_store *s)
     if (rc != SQLITE_DONE)
         return failed(s, "commit");
     s->in_transaction = false;
-    if (s->wal_pages >= WAL_FORCED_PAGES) {
-        sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
-    } else if (s->wal_pages >= WAL_WANTED_PAGES && s->has_checkpointer) {
-        pthread_mutex_lock(&s->checkpoint_lock);
-        s->checkpoint_wanted = true;
-        pthread_cond_signal(&s->checkpoint_cond);
-        pthread_mutex_unlock(&s->checkpoint_lock);
-    }
+    keep_log_short(s);
     return true;
 }
 
@@ -201,7 +223,9 @@ static void *checkpoint(void *arg)
         }
         s->checkpoint_wanted = false;
         pthread_mutex_unlock(&s->checkpoint_lock);
-        sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        int n_log = 0, n_moved = 0;
+        if (sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &n_log, &n_moved) == SQLITE_OK && n_moved >= 0)
+            atomic_store(&s->wal_moved, n_moved);
         pthread_mutex_lock(&s->checkpoint_lock);
     }
     pthread_mutex_unlock(&s->checkpoint_lock);

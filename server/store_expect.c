@@ -184,8 +184,9 @@ static struct copy *copy_queue(struct rf_store *s)
     for (int i = 0; i < FRONT && (job = rf_sched_waiting(s->sched, i)) != NULL; i++)
         copy_job(c, job)->ready_s = seconds_until(s, job->due_ms);
     copy_fits(c);
-    memcpy(c->lessons, e->lessons, (size_t)e->n_lessons * sizeof e->lessons[0]);
-    c->n_lessons = e->n_lessons;
+    int64_t oldest = e->n_lessons > RF_MAX_UNLEARNED ? e->n_lessons - RF_MAX_UNLEARNED : 0;
+    for (int64_t i = oldest; i < e->n_lessons; i++)
+        c->lessons[c->n_lessons++] = e->lessons[i % RF_MAX_UNLEARNED];
     e->n_lessons = 0;
     return c;
 }

@@ -37,8 +37,8 @@ struct rf_expect {
     struct rf_eta *curves;
     struct rf_class **classes;
     int n_classes, n_weights;
-    struct rf_lesson lessons[RF_MAX_UNLEARNED];
-    int n_lessons;
+    struct rf_lesson lessons[RF_MAX_UNLEARNED]; /* a ring */
+    int64_t n_lessons;           /* since they were last taken */
     uint64_t n_copies;
     bool busy;                   /* somebody is making the next one */
     struct rf_forecast *forecast;

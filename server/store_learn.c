@@ -125,9 +125,7 @@ void rf_expect_learn(struct rf_store *s, const struct rf_live_job *job, const st
     l.model = m != NULL ? m->name : "";
     for (int i = 0; i < report->n_timings; i++)
         add_taken(&l.taken, &report->timings[i]);
-    if (e->n_lessons == RF_MAX_UNLEARNED) /* nobody has asked for a long time: the newest count */
-        memmove(e->lessons, e->lessons + 1, --e->n_lessons * sizeof l);
-    e->lessons[e->n_lessons++] = l;
+    e->lessons[e->n_lessons++ % RF_MAX_UNLEARNED] = l; /* nobody has asked for a long time: the newest count */
 }
 
 int rf_class_kind(struct rf_expect *e, struct rf_class *c)

@@ -23,11 +23,12 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 /* The writer's statements, prepared once. Their text is in store_db.c. */
 enum rf_sql {
     SQL_BEGIN, SQL_COMMIT, SQL_ROLLBACK, SQL_INSERT_JOB, SQL_INSERT_FILE, SQL_KEY_FIND, SQL_KEY_PUT, SQL_KEY_SWEEP, SQL_CLAIM,
-    SQL_REQUEST, SQL_INSERT_ATTEMPT, SQL_NEXT_TASK, SQL_MADE_WITH, SQL_FINISH, SQL_BACK, SQL_RETRY, SQL_START_OVER, SQL_PRIORITY, SQL_TURN, SQL_DELETE_JOB,
+    SQL_CLAIM_NEXT, SQL_REQUEST, SQL_INSERT_ATTEMPT, SQL_NEXT_TASK, SQL_NEXT_TASK_SETTLED, SQL_FINISH, SQL_BACK, SQL_RETRY, SQL_START_OVER, SQL_PRIORITY, SQL_TURN, SQL_DELETE_JOB,
     SQL_DELETE_ATTEMPTS, SQL_GONE_ALL, SQL_GONE_NAME, SQL_GONE_SCRATCH, SQL_FILE_THERE, SQL_LOAD_ONE, SQL_LOAD_ALL,
     SQL_JOB_STATE, SQL_ATTEMPT_OUTCOME, SQL_FORGET_FILE, SQL_SETTING_PUT, SQL_META_PUT, SQL_WORKER_PUT, SQL_WORKER_STATE,
     SQL_WORKER_DELETE, SQL_MODEL_PUT, SQL_SAVEPOINT, SQL_SAVEPOINT_KEEP, SQL_SAVEPOINT_UNDO,
@@ -62,7 +63,7 @@ struct rf_store {
     struct rf_op *answered, **answered_last;
     struct rf_event *events;
     int n_events, events_capacity;
-    int wal_pages;
+    int wal_pages, wal_next_try;    /* in the log now; in it before the writer tries (again) to start it anew */
     bool fresh;                     /* something became ready: look at the parked claims */
     struct rf_live_worker *parked_first, *parked_last;
 
@@ -89,6 +90,7 @@ struct rf_store {
     /* The thread that moves the write-ahead log into the database, so that no commit has to wait for it. */
     pthread_t checkpointer;
     bool has_checkpointer, checkpoint_wanted, checkpoint_ending;
+    atomic_int wal_moved;           /* pages of the log that are in the database by now */
     pthread_mutex_t checkpoint_lock;
     pthread_cond_t checkpoint_cond;
 };

@@ -131,7 +131,7 @@ void rf_task_give(struct rf_store *s, struct rf_op *op, struct rf_live_worker *w
     *l = (struct rf_wire_lease){.lease_ms = s->config.lease_ms};
     if (!next_lease(s, &lease))
         return;
-    sqlite3_stmt *q = rf_sql(s, SQL_CLAIM);
+    sqlite3_stmt *q = rf_sql(s, job->begun ? SQL_CLAIM_NEXT : SQL_CLAIM);
     sqlite3_bind_int64(q, 1, job->row);
     sqlite3_bind_int64(q, 2, op->now_ms);
     sqlite3_bind_int(q, 3, job->attempts + 1);
@@ -381,12 +381,17 @@ static bool outputs_there(struct rf_store *s, const struct rf_live_job *job, str
     return missing == NULL;
 }
 
-/* The first finished segment settles what the others are rendered with. */
-static bool settle(struct rf_store *s, struct rf_live_job *job, const struct rf_live_worker *w)
+/* Writes down that the next task is due. The first finished segment also settles what the others are rendered with. */
+static bool next_task(struct rf_store *s, struct rf_live_job *job, const struct rf_live_worker *w)
 {
     const struct rf_wire_model *model = NULL;
-    if (w == NULL || (rf_sched_can_run(w, job, &model), model == NULL))
-        return true;
+    if (job->task == 0 && w != NULL)
+        rf_sched_can_run(w, job, &model);
+    sqlite3_stmt *q = rf_sql(s, model != NULL ? SQL_NEXT_TASK_SETTLED : SQL_NEXT_TASK);
+    sqlite3_bind_int64(q, 1, job->row);
+    sqlite3_bind_int(q, 2, job->task + 1);
+    if (model == NULL)
+        return rf_sql_run(s, q);
     struct rf_text t = {0};
     const struct { const char *name, *value; } parts[] = {
         {"{\"worker\":", w->reg->name}, {",\"host\":", w->reg->host}, {",\"build\":", w->reg->build},
@@ -397,11 +402,9 @@ static bool settle(struct rf_store *s, struct rf_live_job *job, const struct rf_
         rf_text_add_string(&t, parts[i].value);
     }
     rf_text_add(&t, "}");
-    sqlite3_stmt *q = rf_sql(s, SQL_MADE_WITH);
-    sqlite3_bind_int64(q, 1, job->row);
-    rf_bind_text(q, 2, t.text);
-    rf_bind_text(q, 3, model->hash);
-    rf_bind_text(q, 4, w->reg->precision);
+    rf_bind_text(q, 3, t.text);
+    rf_bind_text(q, 4, model->hash);
+    rf_bind_text(q, 5, w->reg->precision);
     bool ok = rf_sql_run(s, q);
     if (ok)
         rf_sched_settle(s->sched, job, model->hash, w->reg->precision);
@@ -421,12 +424,7 @@ static void complete(struct rf_store *s, struct rf_op *op, struct rf_live_job *j
         rf_job_finish(s, job, RF_JOB_COMPLETED, op->prepared_[2], NULL, NULL, op->now_ms);
         return;
     }
-    if (job->task == 0 && !settle(s, job, w))
-        return;
-    sqlite3_stmt *q = rf_sql(s, SQL_NEXT_TASK);
-    sqlite3_bind_int64(q, 1, job->row);
-    sqlite3_bind_int(q, 2, job->task + 1);
-    if (!rf_sql_run(s, q))
+    if (!next_task(s, job, w))
         return;
     job->task++;
     job->attempts = job->n_no_memory = 0;
