@@ -108,6 +108,10 @@ class Page:
         """Bodies of the requests that the farm got."""
         return [body for m, path, body in list(self.farm.requests) if m == method and re.search(pattern, path)]
 
+    def lists(self):
+        """Queries of the lists that the farm was asked for."""
+        return [path.partition("?")[2] for _, path, _ in list(self.farm.requests) if path.startswith("/v1/videos?")]
+
     def media(self, **features):
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
             {"name": name.replace("_", "-"), "value": value} for name, value in features.items()]})

@@ -3,6 +3,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 import json
 import time
+import urllib.parse
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -297,6 +298,44 @@ def test_search_and_state_narrow_the_done(page):
     page.until(lambda: [t.text for t in page.all("#grid .tile .title")] == ["a red failure"])
     page.one("#done-search").send_keys("xyz")
     page.says("#done-end", "No failed video says “redxyz”")
+
+
+def test_done_are_narrowed_by_person(page):
+    page.farm.add("a red circle", state="completed", age=300, user="ann")
+    page.farm.add("a blue square", state="completed", age=200, user="ben")
+    late = page.farm.add("a green box", user="ben")
+    page.open()
+    page.until(lambda: len(page.all("#grid .tile")) == 2)
+    page.one("#done-person").send_keys("ann")
+    page.until(lambda: [t.text for t in page.all("#grid .tile .title")] == ["a red circle"])
+    page.farm.complete(late)                       # not hers: it does not appear
+    page.one("#done-search").send_keys("blue")
+    page.says("#done-end", "No finished video by ann says “blue”.")
+    page.button("Show all").click()
+    page.until(lambda: len(page.all("#grid .tile")) == 3)
+    assert page.one("#done-person").get_attribute("value") == ""
+
+
+def test_a_farm_of_one_person_has_no_person_to_choose(page):
+    page.farm.add("a red circle", state="completed", age=300)
+    page.open()
+    page.one("#grid .tile")
+    assert not page.all("#done-person")
+
+
+def test_done_are_narrowed_by_day(page):
+    day = 86400
+    page.farm.add("of today", state="completed", age=0)
+    page.farm.add("of long ago", state="completed", age=10 * day)
+    page.open()
+    page.until(lambda: len(page.all("#grid .tile")) == 2)
+    page.js("""const long_ago = new Date(Date.now() - 864e6), field = document.querySelector('#done-day');
+               field.value = [long_ago.getFullYear(), String(long_ago.getMonth() + 1).padStart(2, '0'),
+                              String(long_ago.getDate()).padStart(2, '0')].join('-');
+               field.dispatchEvent(new Event('change', {bubbles: true}));""")
+    page.until(lambda: [t.text for t in page.all("#grid .tile .title")] == ["of long ago"])
+    asked = next(q for q in map(urllib.parse.parse_qs, reversed(page.lists())) if "created_after" in q)
+    assert int(asked["created_before"][0]) - int(asked["created_after"][0]) in (day, day - 3600, day + 3600)
 
 
 def test_ten_thousand_jobs_keep_the_document_small_and_scrolling_smooth(page):

@@ -1,23 +1,23 @@
-/* Finished jobs as a grid of posters. Fetched page by page while scrolling; only the rows near the window are in the
- * document, so ten thousand cost what sixty do. Posters play while pointed at or focused.
+/* Finished jobs as a grid of tiles (tile.js), narrowed by filters (filters.js). Fetched page by page while scrolling; only
+ * the rows near the window are in the document, so ten thousand cost what sixty do.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
-import {$, h, icon, keyed, setText, setVars} from './dom.js';
-import {explain, explainCall} from './failure.js';
-import {ago, duration, exact, plural, setTime, size} from './format.js';
+import {$, keyed, setText, setVars} from './dom.js';
+import {explainCall} from './failure.js';
+import {isFiltered, matches, meet, query, startFilters, words} from './filters.js';
+import {plural} from './format.js';
 import {learn} from './stages.js';
-import {FINISHED, accept, endOf, forget, hurry, isFinished, lengthOf, on, stateOf} from './store.js';
+import {accept, forget, hurry, isFinished, on, stateOf} from './store.js';
+import {createTile, updateTile} from './tile.js';
 import {isPending, later, say, undo} from './undo.js';
 
 const PAGE = 60, TILE_MIN = 210, GAP = 16, CAPTION = 62, MARGIN_SCREENS = 1.5;
-const grid = $('#grid'), list = $('#grid ol'), calm = matchMedia('(prefers-reduced-motion: reduce)');
+const grid = $('#grid'), list = $('#grid ol');
 const arrivals = []; // finished while a page was being fetched
 let items = [], cursor = null, more = true, busy = false, generation = 0, loaded = false, problem = null;
-const filter = {status: '', q: ''};
 
 export const hasDone = () => loaded && items.length > 0;
 export const isLoaded = () => loaded;
-export const isFiltered = () => Boolean(filter.status || filter.q);
 export const doneVideo = id => items.find(v => v.id === id);
 
 /* ---- the list ---- */
@@ -28,8 +28,9 @@ async function loadMore() {
   problem = null;
   const mine = generation;
   try {
-    const page = await api.list({status: filter.status || FINISHED.join(','), q: filter.q, limit: PAGE, after: cursor});
+    const page = await api.list({...query(), limit: PAGE, after: cursor});
     if (mine !== generation) return;
+    meet(page.data);
     const known = new Set(items.map(v => v.id));
     items.push(...page.data.filter(v => isFinished(v) && !known.has(v.id)));
     cursor = page.last_id;
@@ -51,12 +52,10 @@ const learnFrom = videos => {
   if (best) learn(best);
 };
 
-const matches = v => (!filter.status || stateOf(v) === filter.status)
-  && (!filter.q || (v.prompt ?? '').toLowerCase().includes(filter.q.toLowerCase()));
-
 /* Newly finished: into its place by age, unless that lies beyond what has been loaded. Ids sort by age. */
 function take(videos) {
   learnFrom(videos);
+  meet(videos);
   /* The page that is on its way may have been read before this job ended: wait for it. */
   if (busy) return void arrivals.push(...videos);
   for (const v of videos) {
@@ -102,59 +101,6 @@ export function removeLater(id) {
   say('Deleted.', 'Undo', () => undo(id));
 }
 
-/* ---- tiles ---- */
-
-function createTile(v) {
-  const state = stateOf(v);
-  const tile = h('li', {class: `tile is-${state}`});
-  if (state === 'completed') {
-    tile.append(h('a', {href: `#/${v.id}`, class: 'tile-link', 'aria-label': v.prompt ?? 'Video'},
-      h('span', {class: `poster ${v.width > v.height ? '' : 'whole'}`},
-        h('img', {src: api.contentUrl(v.id, 'thumbnail'), alt: '', loading: 'lazy', decoding: 'async'}),
-        h('span', {class: 'length'}, `${lengthOf(v).toFixed(1)} s`))));
-    for (const [start, stop] of [['mouseenter', 'mouseleave'], ['focusin', 'focusout']]) {
-      tile.addEventListener(start, () => play(tile, v));
-      tile.addEventListener(stop, () => stopPlaying(tile));
-    }
-  } else {
-    const why = explain(v.error);
-    tile.append(h('a', {href: `#/${v.id}`, class: 'tile-link', 'aria-label': `${why.title}: ${v.prompt ?? ''}`},
-      h('span', {class: 'poster words'},
-        h('strong', {}, why.title),
-        state === 'failed' && h('span', {}, why.message || why.advice))),
-    h('button', {type: 'button', class: 'quiet retry', onclick: () => retry(v.id)}, icon('again'), 'Retry'));
-  }
-  tile.append(h('p', {class: 'title', title: v.prompt ?? ''}, v.prompt ?? 'Without a prompt'),
-    h('p', {class: 'faint'}, h('time', {}), h('span', {class: 'took'})));
-  return tile;
-}
-
-function updateTile(tile, v) {
-  const at = endOf(v) ?? v.created_at;
-  setTime($('time', tile), at, ago(at));
-  const took = v.completed_at && v.started_at && stateOf(v) === 'completed' ? v.completed_at - v.started_at : null;
-  setText($('.took', tile), took == null ? '' : `made in ${duration(took).replace('.0 s', ' s')}`);
-  $('.took', tile).title = `${size(v)}, ${plural(v.num_frames, 'frame')}; created ${exact(v.created_at)}`;
-}
-
-/* The video lies over the poster, so nothing flashes while it loads. */
-function play(tile, v) {
-  if (calm.matches || $('video', tile)) return;
-  const src = api.contentUrl(v.id, 'video');
-  const video = h('video', {src, muted: true, loop: true, playsinline: true, tabindex: -1});
-  $('.poster', tile).append(video);
-  video.play().catch(() => {});
-}
-
-function stopPlaying(tile) {
-  const video = $('video', tile);
-  if (!video || tile.matches(':hover') || tile.contains(document.activeElement)) return;
-  video.pause();
-  video.removeAttribute('src');
-  video.load();
-  video.remove();
-}
-
 /* ---- the window onto the list ---- */
 
 function place() {
@@ -170,8 +116,8 @@ function place() {
   const last = Math.min(rows, Math.ceil((top + innerHeight + margin) / rowHeight));
   setVars(grid, {'--columns': columns, '--row': `${rowHeight - GAP}px`, '--height': `${rows * rowHeight}px`,
                  '--offset': `${first * rowHeight}px`});
-  keyed(list, shown.slice(first * columns, Math.max(first + 1, last) * columns), createTile, updateTile,
-    v => `${v.id}.${stateOf(v)}`);
+  keyed(list, shown.slice(first * columns, Math.max(first + 1, last) * columns), v => createTile(v, retry),
+    updateTile, v => `${v.id}.${stateOf(v)}`);
   if (top + innerHeight + margin > rows * rowHeight && loaded && !problem) loadMore();
   return shown;
 }
@@ -179,10 +125,10 @@ function place() {
 export function updateDone() {
   $('#done').hidden = !(items.length || isFiltered());
   const shown = place();
-  const noun = filter.status || 'finished';
-  setText($('#done-end'), problem ? `${explainCall(problem)} Scroll to try again.`
-    : busy ? 'Looking…' : !shown.length ? `No ${noun} video${filter.q ? ` says “${filter.q}”` : ' yet'}.`
-    : more ? '' : shown.length > 12 ? `That is all: ${plural(shown.length, 'video')}.` : '');
+  const none = !busy && !problem && !shown.length;
+  setText($('#done-end'), problem ? `${explainCall(problem)} Scroll to try again.` : busy ? 'Looking…'
+    : none ? `No ${words()}.` : !more && shown.length > 12 ? `That is all: ${plural(shown.length, 'video')}.` : '');
+  $('#show-all').hidden = !none || !isFiltered();
 }
 
 export function startDone() {
@@ -203,14 +149,7 @@ export function startDone() {
   };
   addEventListener('scroll', soon, {passive: true});
   new ResizeObserver(soon).observe(grid);
-  for (const el of document.getElementsByName('done-state')) {
-    el.addEventListener('change', () => (filter.status = el.value, restart()));
-  }
-  let timer;
-  $('#done-search').addEventListener('input', e => {
-    clearTimeout(timer);
-    timer = setTimeout(() => (filter.q = e.target.value.trim(), restart()), 250);
-  });
+  startFilters(restart);
 }
 
 /* Called when the farm has answered: the first page, or another try after the line was lost. */
