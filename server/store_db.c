@@ -12,10 +12,10 @@
 /* Pages of the log not yet moved into the database that wake the checkpointer. It moves each page once however often it was
  * written since, so fewer and larger moves are cheaper; 8 MiB are read in no time after a crash. */
 #define WAL_WANTED_PAGES 2000
-/* Under load commits never pause, so the checkpointer alone never gets to the log's end and the log would only grow. From
- * here on (64 MiB) the writer moves the last pages itself, when they are few, and starts the log anew; at 256 MiB it waits
- * until that has worked. */
-#define WAL_RESTART_PAGES 16384
+/* The log begins anew only when all of it has been moved, which the checkpointer alone seldom catches while commits never
+ * pause. From here on (32 MiB) it hurries until few pages are left, and those the writer moves itself; at 256 MiB the
+ * writer waits until that has worked. */
+#define WAL_RESTART_PAGES 8192
 #define WAL_REST_PAGES 300
 #define WAL_FORCED_PAGES 65536
 
@@ -155,10 +155,11 @@ static void keep_log_short(struct rf_store *s)
     }
     int left = s->wal_pages - moved;
     bool forced = s->wal_pages >= WAL_FORCED_PAGES;
-    if (s->wal_pages >= WAL_RESTART_PAGES && s->wal_pages >= s->wal_next_try && (left <= WAL_REST_PAGES || forced)) {
+    bool due = s->wal_pages >= WAL_RESTART_PAGES && s->wal_pages >= s->wal_next_try;
+    if (due && (left <= WAL_REST_PAGES || forced)) {
         s->wal_next_try = s->wal_pages + WAL_WANTED_PAGES; /* a reader in its middle holds the log: not again at once */
         sqlite3_wal_checkpoint_v2(s->db, NULL, forced ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    } else if (left >= WAL_WANTED_PAGES && s->has_checkpointer) {
+    } else if (left >= (due ? WAL_REST_PAGES : WAL_WANTED_PAGES) && s->has_checkpointer) {
         pthread_mutex_lock(&s->checkpoint_lock);
         s->checkpoint_wanted = true;
         pthread_cond_signal(&s->checkpoint_cond);
