@@ -127,49 +127,69 @@ static void attention(struct loader *l, const char *block, const char *which, in
     vector(l, "norm_k.weight", dim, &a->norm_k);
 }
 
-static void load_block(struct loader *l, int i, const struct rf_dit_config *c, struct rf_dit_block *b)
-{
-    char block[32];
-    snprintf(block, sizeof block, "blocks.%d.", i);
-    attention(l, block, "self_attn", c->dim, &b->self_attn);
-    attention(l, block, "cross_attn", c->dim, &b->cross_attn);
-    snprintf(l->prefix, sizeof l->prefix, "%s", block);
-    vector(l, "modulation", 6 * c->dim, &b->modulation);
-    vector(l, "norm3.weight", c->dim, &b->norm3);
-    vector(l, "norm3.bias", c->dim, &b->norm3_b);
-    linear(l, "ffn.0", c->ffn_dim, c->dim, &b->ffn[0]);
-    linear(l, "ffn.2", c->dim, c->ffn_dim, &b->ffn[1]);
-}
-
-static enum rf_code load(struct rf_dit *d, struct rf_weights *w, struct rf_err *err)
+enum rf_code rf_dit_load_block(struct rf_dit *d, int index, struct rf_err *err)
 {
     const struct rf_dit_config *c = &d->config;
-    struct loader l = {.w = w, .rc = RF_OK, .err = err};
+    struct rf_dit_block *b = &d->blocks[index];
+    struct loader l = {.w = d->weights, .rc = RF_OK, .err = err};
+    char block[32];
+    snprintf(block, sizeof block, "blocks.%d.", index);
+    attention(&l, block, "self_attn", c->dim, &b->self_attn);
+    attention(&l, block, "cross_attn", c->dim, &b->cross_attn);
+    snprintf(l.prefix, sizeof l.prefix, "%s", block);
+    vector(&l, "norm3.weight", c->dim, &b->norm3);
+    vector(&l, "norm3.bias", c->dim, &b->norm3_b);
+    linear(&l, "ffn.0", c->ffn_dim, c->dim, &b->ffn[0]);
+    linear(&l, "ffn.2", c->dim, c->ffn_dim, &b->ffn[1]);
+    return l.rc;
+}
+
+enum rf_code rf_dit_load_globals(struct rf_dit *d, struct rf_err *err)
+{
+    const struct rf_dit_config *c = &d->config;
+    struct loader l = {.w = d->weights, .rc = RF_OK, .err = err};
     linear(&l, "patch_embedding", c->dim, 4 * (int64_t)c->in_channels, &d->patch_embedding);
     linear(&l, "text_embedding.0", c->dim, c->text_dim, &d->text_embedding[0]);
     linear(&l, "text_embedding.2", c->dim, c->dim, &d->text_embedding[1]);
     linear(&l, "time_embedding.0", c->dim, c->freq_dim, &d->time_embedding[0]);
     linear(&l, "time_embedding.2", c->dim, c->dim, &d->time_embedding[1]);
     linear(&l, "time_projection.1", 6 * c->dim, c->dim, &d->time_projection);
-    for (int i = 0; i < c->n_layers; i++)
-        load_block(&l, i, c, &d->blocks[i]);
+    for (int i = 0; i < c->n_layers; i++) {
+        snprintf(l.prefix, sizeof l.prefix, "blocks.%d.", i);
+        vector(&l, "modulation", 6 * c->dim, &d->blocks[i].modulation);
+    }
     l.prefix[0] = '\0';
     vector(&l, "head.modulation", 2 * c->dim, &d->head_modulation);
     linear(&l, "head.head", 4 * (int64_t)c->out_channels, c->dim, &d->head);
-    return l.rc == RF_OK ? rf_weights_loras_check(w, err) : l.rc;
+    return l.rc;
 }
 
-enum rf_code rf_dit_open(struct rf_engine *e, struct rf_weights *w, struct rf_dit **ret_dit, struct rf_err *err)
+enum rf_code rf_dit_open_unplaced(struct rf_engine *e, struct rf_weights *w, struct rf_dit **ret_dit,
+                                  struct rf_err *err)
 {
     RF_AUTO(rf_dit_close) struct rf_dit *d = rf_new(struct rf_dit);
     d->e = e;
+    d->weights = w;
     enum rf_code rc = read_config(w, &d->config, err);
     if (rc != RF_OK)
         return rc;
     d->blocks = rf_new_array(struct rf_dit_block, (size_t)d->config.n_layers);
-    rc = load(d, w, err);
+    rc = rf_dit_measure(d, err);
     if (rc == RF_OK)
-        rc = rf_engine_sync(e, err); /* uploads still under way read the mapped file */
+        rc = rf_weights_loras_check(w, err);
+    if (rc != RF_OK)
+        return rc;
+    *ret_dit = d;
+    d = NULL;
+    return RF_OK;
+}
+
+enum rf_code rf_dit_open(struct rf_engine *e, struct rf_weights *w, struct rf_dit **ret_dit, struct rf_err *err)
+{
+    RF_AUTO(rf_dit_close) struct rf_dit *d = NULL;
+    enum rf_code rc = rf_dit_open_unplaced(e, w, &d, err);
+    if (rc == RF_OK)
+        rc = rf_dit_place(d, 0, err);
     if (rc != RF_OK)
         return rc;
     *ret_dit = d;
@@ -181,6 +201,7 @@ void rf_dit_close(struct rf_dit **dit)
 {
     if (*dit == NULL)
         return;
+    rf_dit_unplace(*dit);
     free((*dit)->blocks);
     free(*dit);
     *dit = NULL;

@@ -15,7 +15,6 @@
 #include "worker/model/dit.h"
 
 #define RF_N_EXPERTS 2
-#define RF_STREAM_SLOTS 2 /* device copies of streamed blocks: one computes, one is filled */
 
 /* What checkpoint and device say. Bytes are of the engine's memory, rounded as its arenas round. All may be 0: nothing
  * of the kind takes part (a benchmark of one network). */
@@ -47,6 +46,7 @@ struct rf_memory_plan {
     bool slice_vae;
     bool keep_text_encoder;      /* false: its layers come in one by one and leave */
     int n_streamed[RF_N_EXPERTS]; /* blocks that are in host memory; which: rf_memory_plan_streams() */
+    int64_t slot;                /* bytes of one device copy of a streamed block; 0: none is needed */
     int64_t fixed, weights, base, text, encode_image, sample, decode; /* bytes; slots of streamed blocks are in sample */
     int64_t peak;                /* fixed + weights + base + the largest of the four */
     int64_t host;                /* pinned host memory of the streamed blocks */

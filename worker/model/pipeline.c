@@ -12,7 +12,7 @@ static enum rf_code open_expert(struct rf_model *m, enum rf_expert which, const 
     for (int i = 0; i < n_loras && rc == RF_OK; i++)
         rc = rf_weights_add_lora(m->weights[which], loras[i].path, loras[i].strength, err);
     if (rc == RF_OK)
-        rc = rf_dit_open(m->engine, m->weights[which], &m->dit[which], err);
+        rc = rf_dit_open_unplaced(m->engine, m->weights[which], &m->dit[which], err);
     return rc == RF_OK ? rc : rf_wrap(err, rc, "%s-noise expert", which == RF_EXPERT_HIGH ? "high" : "low");
 }
 
@@ -79,11 +79,13 @@ enum rf_code rf_model_open(struct rf_engine *e, const struct rf_model_files *fil
     if (rc == RF_OK)
         rc = open_expert(m, RF_EXPERT_LOW, files->low, files->lora_low, files->n_lora_low, err);
     if (rc == RF_OK)
-        rc = rf_umt5_open(e, files->text_encoder, &m->umt5, err);
+        rc = rf_umt5_open_unplaced(e, files->text_encoder, &m->umt5, err);
     if (rc == RF_OK)
         rc = open_tokenizer(m, err);
+    int64_t before = rf_engine_held_bytes(e);
     if (rc == RF_OK)
         rc = rf_vae_open(e, files->vae, &m->vae, err);
+    m->vae_bytes = rf_engine_held_bytes(e) - before;
     if (rc == RF_OK)
         rc = check_fit(m, files, err);
     if (rc == RF_OK)
@@ -115,10 +117,23 @@ bool rf_model_takes_image(const struct rf_model *m)
     return rf_dit_config(m->dit[RF_EXPERT_HIGH])->in_channels == 36;
 }
 
+enum rf_code rf_model_plan(const struct rf_model *m, const struct rf_generate_params *params,
+                           struct rf_memory_plan *ret_plan, struct rf_err *err)
+{
+    struct rf_memory_facts facts;
+    struct rf_memory_request request;
+    rf_run_facts(m, params, &facts, &request);
+    return rf_memory_plan_make(&facts, &request, rf_engine_limit_bytes(m->engine), ret_plan, err);
+}
+
 int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_params *params)
 {
-    struct rf_run_memory memory = rf_run_memory(m, params);
-    return m->file_bytes + rf_vae_weight_bytes(m->vae) + memory.host + rf_run_memory_peak(&memory);
+    struct rf_memory_facts facts;
+    struct rf_memory_request request;
+    struct rf_memory_plan plan;
+    rf_run_facts(m, params, &facts, &request);
+    rf_memory_plan_make(&facts, &request, 0, &plan, NULL); /* without a limit there is always one */
+    return m->file_bytes + rf_run_host_bytes(params) + plan.peak;
 }
 
 void rf_model_last_info(const struct rf_model *m, struct rf_generate_info *ret_info)

@@ -95,6 +95,7 @@ struct rf_generate_info {
     int n_prompt_tokens;      /* the closing one included */
     bool prompt_truncated;    /* the prompt was longer than the text encoder takes; its end was left out */
     float colour_shift[3];    /* R, G, B: what match_start_colour added to every frame, in steps of 255; else 0 */
+    int64_t planned_bytes, peak_bytes; /* of the engine's memory: what the plan said, and what was held at most */
 };
 void rf_model_last_info(const struct rf_model *m, struct rf_generate_info *ret_info);
 

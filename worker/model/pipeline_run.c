@@ -30,6 +30,7 @@ struct run {
     struct rf_err *err;
     int64_t t, h, w;                       /* of the latent */
     bool guided;                           /* some step needs the second pass */
+    struct rf_memory_plan plan;
     struct tokens prompt, negative;
     float sigmas[RF_MAX_STEPS + 1];
     struct rf_arena *arena;                /* what lives through the whole run: */
@@ -40,6 +41,20 @@ struct run {
     float *host;                           /* four frames [4, H, W, 3], or the noise; see host_floats() */
     uint8_t *rgb;                          /* [4, H, W, 3] */
 };
+
+/* ---- telling the listener ---- */
+
+static enum rf_code tell(struct run *r, const struct rf_progress *progress)
+{
+    if (r->listener->progress && !r->listener->progress(r->listener->self, progress))
+        return rf_fail(r->err, RF_ERR_CANCELLED, "stopped");
+    return RF_OK;
+}
+
+static enum rf_code begin_stage(struct run *r, enum rf_stage stage, int total)
+{
+    return tell(r, &(struct rf_progress){.stage = stage, .total = total});
+}
 
 /* ---- parameters and memory ---- */
 
@@ -88,61 +103,92 @@ static int64_t host_floats(const struct rf_generate_params *p)
     return frames > noise ? frames : noise;
 }
 
-static enum rf_dit_plan dit_plan(const struct rf_generate_params *p)
+int64_t rf_run_host_bytes(const struct rf_generate_params *p)
 {
-    return p->small_memory ? RF_DIT_SMALL : RF_DIT_FAST;
+    return host_floats(p) * (int64_t)sizeof(float) + (int64_t)RF_VAE_FRAMES * p->width * p->height * 3;
 }
 
-static int decoder_push(const struct rf_generate_params *p)
+void rf_run_facts(const struct rf_model *m, const struct rf_generate_params *p, struct rf_memory_facts *f,
+                  struct rf_memory_request *r)
 {
-    return p->small_memory ? RF_VAE_SLICED : 1;
-}
-
-static int encoder_push(const struct rf_generate_params *p)
-{
-    return p->small_memory ? RF_VAE_SLICED : RF_VAE_FRAMES;
-}
-
-struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_generate_params *p)
-{
-    const struct rf_dit *d = m->dit[RF_EXPERT_HIGH];
-    const struct rf_dit_config *c = rf_dit_config(d);
-    int64_t t = latent_frames(p->n_frames), h = p->height / RF_VAE_SCALE, w = p->width / RF_VAE_SCALE;
-    enum rf_dit_plan plan = dit_plan(p);
-    int n_texts = any_guided(p) ? 2 : 1;
-    const int64_t input[] = {c->in_channels, t, h, w}, latent[] = {LATENT, t, h, w};
-    const int64_t text[] = {RF_TEXT_TOKENS, c->text_dim};
-    struct rf_run_memory memory = {
-        .host = host_floats(p) * (int64_t)sizeof(float) + (int64_t)RF_VAE_FRAMES * p->width * p->height * 3,
-        .base = rf_arena_cost(RF_F32, 4, input) + rf_arena_cost(RF_F32, 4, latent) * n_texts +
-                rf_arena_cost(RF_F32, 2, text) * n_texts,
-        .text = rf_umt5_scratch_bytes(m->umt5, RF_TEXT_TOKENS),
-        .sample = rf_dit_scratch_bytes(d, t, h, w, plan) + rf_dit_context_peak_bytes(d, RF_TEXT_TOKENS, plan) +
-                  rf_dit_context_bytes(d, RF_TEXT_TOKENS, plan) * (n_texts - 1),
-        .decode = rf_vae_decoder_bytes(m->vae, (int)h, (int)w, decoder_push(p)),
+    int h = p->height / RF_VAE_SCALE, w = p->width / RF_VAE_SCALE;
+    *r = (struct rf_memory_request){.n_frames = p->n_frames, .width = p->width, .height = p->height,
+                                    .guided = any_guided(p), .start_image = p->start_image != NULL,
+                                    .small = p->small_memory};
+    *f = (struct rf_memory_facts){
+        .act = rf_engine_act_dtype(m->engine),
+        .dit = *rf_dit_config(m->dit[RF_EXPERT_HIGH]),
+        .pinned = rf_engine_is_host(m->engine),
+        .text_globals = rf_umt5_globals_bytes(m->umt5),
+        .text_layer = rf_umt5_layer_bytes(m->umt5),
+        .n_text_layers = rf_umt5_n_layers(m->umt5),
+        .text_scratch = rf_umt5_scratch_bytes(m->umt5, RF_TEXT_TOKENS),
+        .vae_weights = m->vae_bytes,
+        .encode_image = {rf_condition_bytes(m->vae, h, w, RF_VAE_FRAMES), rf_condition_bytes(m->vae, h, w, RF_VAE_SLICED)},
+        .decode = {rf_vae_decoder_bytes(m->vae, h, w, 1), rf_vae_decoder_bytes(m->vae, h, w, RF_VAE_SLICED)},
+        .fixed = rf_engine_fixed_bytes(m->engine),
     };
-    if (p->start_image)
-        memory.encode_image = rf_condition_bytes(m->vae, (int)h, (int)w, encoder_push(p));
-    return memory;
+    for (int i = 0; i < RF_EXPERT_COUNT; i++) {
+        f->expert_globals[i] = rf_dit_globals_bytes(m->dit[i]);
+        f->expert_block[i] = rf_dit_block_bytes(m->dit[i]);
+    }
+    if (f->pinned) /* what little the mapped files do not hold was taken when they were opened */
+        f->vae_weights = rf_engine_held_bytes(m->engine) - f->fixed;
 }
 
-int64_t rf_run_memory_peak(const struct rf_run_memory *memory)
+static struct rf_dit_layout dit_layout(const struct run *r)
 {
-    int64_t part = memory->text;
-    part = memory->encode_image > part ? memory->encode_image : part;
-    part = memory->sample > part ? memory->sample : part;
-    part = memory->decode > part ? memory->decode : part;
-    return memory->base + part;
+    return (struct rf_dit_layout){r->plan.ffn_rows, r->plan.query_rows, r->plan.keep_text};
 }
 
-/* Asks for all the engine memory of the run at once and gives it back: what does not fit is refused before it starts.
- * */
+static int decoder_push(const struct run *r)
+{
+    return r->plan.slice_vae ? RF_VAE_SLICED : 1;
+}
+
+static int encoder_push(const struct run *r)
+{
+    return r->plan.slice_vae ? RF_VAE_SLICED : RF_VAE_FRAMES;
+}
+
+/* Moves weights to where the plan wants them; first all that makes room, then all that takes it. */
+static enum rf_code place_weights(struct run *r)
+{
+    struct rf_model *m = r->m;
+    const struct rf_memory_plan *plan = &r->plan;
+    if (rf_engine_is_host(r->e) ||
+        (m->placed && m->keeps_text_encoder == plan->keep_text_encoder &&
+         m->n_streamed[0] == plan->n_streamed[0] && m->n_streamed[1] == plan->n_streamed[1]))
+        return RF_OK;
+    m->placed = false;
+    enum rf_code rc = begin_stage(r, RF_STAGE_LOAD, 0);
+    for (int i = 0; i < RF_EXPERT_COUNT && rc == RF_OK; i++)
+        rf_dit_vacate(m->dit[i], plan->n_streamed[i]);
+    if (rc == RF_OK)
+        rc = rf_umt5_place(m->umt5, plan->keep_text_encoder, r->err);
+    for (int i = 0; i < RF_EXPERT_COUNT && rc == RF_OK; i++) {
+        rc = rf_dit_place(m->dit[i], plan->n_streamed[i], r->err);
+        m->n_streamed[i] = plan->n_streamed[i];
+    }
+    m->keeps_text_encoder = plan->keep_text_encoder;
+    m->placed = rc == RF_OK;
+    return rc;
+}
+
+/* Makes the plan, moves the weights, and asks for all the engine memory of the run at once and gives it back: what does
+ * not fit is refused before it starts. */
 static enum rf_code check_memory(struct run *r)
 {
-    struct rf_run_memory memory = rf_run_memory(r->m, r->p);
-    int64_t bytes = rf_run_memory_peak(&memory);
+    enum rf_code rc = rf_model_plan(r->m, r->p, &r->plan, r->err);
+    if (rc != RF_OK)
+        return rc;
+    r->m->info.planned_bytes = r->plan.peak;
+    rc = place_weights(r);
+    if (rc != RF_OK)
+        return rc;
+    int64_t bytes = r->plan.peak - r->plan.fixed - r->plan.weights;
     struct rf_arena *trial = NULL;
-    enum rf_code rc = rf_arena_create(r->e, bytes, &trial, r->err);
+    rc = rf_arena_create(r->e, bytes, &trial, r->err);
     rf_arena_destroy(&trial);
     if (rc != RF_OK)
         return rf_wrap(r->err, rc, "%dx%d, %d frames need %lld MiB beside the weights", r->p->width, r->p->height,
@@ -156,9 +202,8 @@ static enum rf_code check_memory(struct run *r)
 
 static enum rf_code make_base(struct run *r)
 {
-    struct rf_run_memory memory = rf_run_memory(r->m, r->p);
     const struct rf_dit_config *c = rf_dit_config(r->m->dit[RF_EXPERT_HIGH]);
-    enum rf_code rc = rf_arena_create(r->e, memory.base, &r->arena, r->err);
+    enum rf_code rc = rf_arena_create(r->e, r->plan.base, &r->arena, r->err);
     if (rc != RF_OK)
         return rc;
     r->input = rf_arena_tensor(r->arena, RF_F32, RF_SHAPE(c->in_channels, r->t, r->h, r->w));
@@ -172,20 +217,6 @@ static enum rf_code make_base(struct run *r)
     /* Before the first step and after the last nobody needs the velocity: z lies in its memory. */
     r->z = rf_tensor_reshape(&r->velocity, RF_SHAPE(r->t, r->h, r->w, LATENT));
     return RF_OK;
-}
-
-/* ---- telling the listener ---- */
-
-static enum rf_code tell(struct run *r, const struct rf_progress *progress)
-{
-    if (r->listener->progress && !r->listener->progress(r->listener->self, progress))
-        return rf_fail(r->err, RF_ERR_CANCELLED, "stopped");
-    return RF_OK;
-}
-
-static enum rf_code begin_stage(struct run *r, enum rf_stage stage, int total)
-{
-    return tell(r, &(struct rf_progress){.stage = stage, .total = total});
 }
 
 /* ---- text, noise, start image ---- */
@@ -236,7 +267,7 @@ static enum rf_code condition(struct run *r)
     enum rf_code rc = begin_stage(r, RF_STAGE_ENCODE_IMAGE, (int)r->t);
     if (rc != RF_OK)
         return rc;
-    return rf_condition_image(r->e, r->m->vae, encoder_push(r->p), r->p->start_image, &channels, &r->z, tell_encoded, r,
+    return rf_condition_image(r->e, r->m->vae, encoder_push(r), r->p->start_image, &channels, &r->z, tell_encoded, r,
                               r->err);
 }
 
@@ -245,6 +276,7 @@ static enum rf_code condition(struct run *r)
 struct sampling {
     struct rf_arena *arena;
     struct rf_dit_scratch scratch;
+    struct rf_dit_stream stream;
     struct rf_dit_context text, text_negative;
 };
 
@@ -276,29 +308,39 @@ static enum rf_code tell_step(struct run *r, enum rf_stage stage, int done, int 
     return tell(r, &progress);
 }
 
-static enum rf_code run_expert(struct run *r, struct sampling *s, enum rf_expert which, int first, int last)
+/* One pass, told which expert's blocks to bring in at its end. */
+static void forward(struct run *r, struct sampling *s, enum rf_expert which, bool last, const struct rf_dit_context *text,
+                    int step, const struct rf_tensor *velocity)
 {
-    if (first == last)
+    struct rf_model *m = r->m;
+    bool switches = which == RF_EXPERT_HIGH && r->p->switch_step < r->p->n_steps;
+    s->stream.next = !last ? m->dit[which] : switches ? m->dit[RF_EXPERT_LOW] : NULL;
+    rf_dit_forward(m->dit[which], &s->scratch, text, &r->input, 1000.0 * (double)r->sigmas[step], velocity);
+}
+
+static enum rf_code run_expert(struct run *r, struct sampling *s, enum rf_expert which, int first, int last_step)
+{
+    if (first == last_step)
         return RF_OK;
     enum rf_stage stage = which == RF_EXPERT_HIGH ? RF_STAGE_HIGH_NOISE : RF_STAGE_LOW_NOISE;
     float guidance = which == RF_EXPERT_HIGH ? r->p->guidance_high : r->p->guidance_low;
     struct rf_dit *dit = r->m->dit[which];
-    enum rf_code rc = begin_stage(r, stage, last - first);
+    enum rf_code rc = begin_stage(r, stage, last_step - first);
     int64_t mark = rf_arena_mark(s->arena);
-    s->text = rf_dit_context_make(dit, s->arena, &r->text, dit_plan(r->p));
+    s->text = rf_dit_context_make(dit, s->arena, &r->text, dit_layout(r));
     if (is_guided(guidance))
-        s->text_negative = rf_dit_context_make(dit, s->arena, &r->text_negative, dit_plan(r->p));
-    for (int i = first; i < last && rc == RF_OK; i++) {
-        double timestep = 1000.0 * (double)r->sigmas[i];
-        rf_dit_forward(dit, &s->scratch, &s->text, &r->input, timestep, &r->velocity);
+        s->text_negative = rf_dit_context_make(dit, s->arena, &r->text_negative, dit_layout(r));
+    for (int i = first; i < last_step && rc == RF_OK; i++) {
+        bool last = i == last_step - 1;
+        forward(r, s, which, last && !is_guided(guidance), &s->text, i, &r->velocity);
         if (is_guided(guidance)) {
-            rf_dit_forward(dit, &s->scratch, &s->text_negative, &r->input, timestep, &r->velocity_negative);
+            forward(r, s, which, last, &s->text_negative, i, &r->velocity_negative);
             rf_sampler_guide(r->e, &r->velocity, &r->velocity_negative, guidance);
         }
         rf_sampler_step(r->e, &r->x, &r->velocity, r->sigmas[i], r->sigmas[i + 1]);
         rc = rf_engine_sync(r->e, r->err);
         if (rc == RF_OK)
-            rc = tell_step(r, stage, i + 1 - first, last - first, r->sigmas[i + 1]);
+            rc = tell_step(r, stage, i + 1 - first, last_step - first, r->sigmas[i + 1]);
     }
     rf_arena_rewind(s->arena, mark);
     return rc;
@@ -306,13 +348,16 @@ static enum rf_code run_expert(struct run *r, struct sampling *s, enum rf_expert
 
 static enum rf_code sample(struct run *r)
 {
-    struct rf_run_memory memory = rf_run_memory(r->m, r->p);
     struct sampling s = {0};
-    enum rf_code rc = rf_arena_create(r->e, memory.sample, &s.arena, r->err);
+    enum rf_code rc = rf_arena_create(r->e, r->plan.sample, &s.arena, r->err);
     if (rc != RF_OK)
         return rc;
-    rc = rf_dit_scratch_make(r->m->dit[RF_EXPERT_HIGH], s.arena, r->t, r->h, r->w, dit_plan(r->p), &s.scratch,
+    int64_t block = r->plan.slot;
+    for (int i = 0; i < RF_COPY_SLOTS && block > 0; i++)
+        s.stream.slot[i] = rf_arena_tensor(s.arena, RF_U8, 1, &block);
+    rc = rf_dit_scratch_make(r->m->dit[RF_EXPERT_HIGH], s.arena, r->t, r->h, r->w, dit_layout(r), &s.scratch,
                              r->err);
+    s.scratch.stream = &s.stream;
     if (rc == RF_OK)
         rc = run_expert(r, &s, RF_EXPERT_HIGH, 0, r->p->switch_step);
     if (rc == RF_OK)
@@ -346,7 +391,7 @@ static enum rf_code decode(struct run *r)
     enum rf_code rc = begin_stage(r, RF_STAGE_DECODE, r->p->n_frames);
     RF_AUTO(rf_vae_stream_destroy) struct rf_vae_stream *decoder = NULL;
     if (rc == RF_OK)
-        rc = rf_vae_decoder_create(r->m->vae, (int)r->h, (int)r->w, decoder_push(r->p), &decoder, r->err);
+        rc = rf_vae_decoder_create(r->m->vae, (int)r->h, (int)r->w, decoder_push(r), &decoder, r->err);
     if (rc != RF_OK)
         return rc;
     rf_to_channels_last(r->e, &r->z, &r->x, rf_vae_latent_deviation, rf_vae_latent_mean);
@@ -384,6 +429,7 @@ enum rf_code rf_model_generate(struct rf_model *m, const struct rf_generate_para
         .guided = any_guided(params),
     };
     m->info = (struct rf_generate_info){0};
+    rf_engine_reset_peak(m->engine);
     rc = rf_sampler_sigmas(params->n_steps, params->shift, r.sigmas, err);
     if (rc == RF_OK)
         rc = tokenize(&r, "prompt", params->prompt, &r.prompt, &m->info.prompt_truncated);
@@ -402,5 +448,8 @@ enum rf_code rf_model_generate(struct rf_model *m, const struct rf_generate_para
         rc = make_noise(&r);
     if (rc == RF_OK)
         rc = sample(&r);
-    return rc == RF_OK ? decode(&r) : rc;
+    if (rc == RF_OK)
+        rc = decode(&r);
+    m->info.peak_bytes = rf_engine_peak_bytes(m->engine);
+    return rc;
 }

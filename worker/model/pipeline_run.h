@@ -4,6 +4,7 @@
 #define RF_MODEL_PIPELINE_RUN_H
 
 #include "worker/model/dit.h"
+#include "worker/model/memory_plan.h"
 #include "worker/model/pipeline.h"
 #include "worker/model/preview.h"
 #include "worker/model/tokenizer.h"
@@ -20,17 +21,19 @@ struct rf_model {
     struct rf_tokenizer *tokenizer;
     struct rf_vae *vae;
     struct rf_preview preview;
-    int64_t file_bytes;                      /* of all files: what the weights take */
+    int64_t file_bytes;                      /* of all files */
+    int64_t vae_bytes;                       /* of the engine's memory, for the VAE's weights */
+    bool placed;                             /* the others are where the last plan wanted them: */
+    int n_streamed[RF_EXPERT_COUNT];
+    bool keeps_text_encoder;
     struct rf_generate_info info;
 };
 
-/* Bytes that a run takes beside the weights: `base` and `host` (ordinary memory, on any device) throughout, the other
- * parts one after the other. */
-struct rf_run_memory {
-    int64_t host, base, text, encode_image, sample, decode;
-};
-struct rf_run_memory rf_run_memory(const struct rf_model *m, const struct rf_generate_params *params);
-/* Of the engine's memory. */
-int64_t rf_run_memory_peak(const struct rf_run_memory *memory);
+/* Ordinary memory that a run takes, on any device. */
+int64_t rf_run_host_bytes(const struct rf_generate_params *params);
+
+/* What the plan is made from. */
+void rf_run_facts(const struct rf_model *m, const struct rf_generate_params *params, struct rf_memory_facts *ret_facts,
+                  struct rf_memory_request *ret_request);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+#include "worker/engine/dtype.h"
 #include "worker/model/weights.h"
 
 #define EPS 1e-6f
@@ -20,13 +21,17 @@ struct umt5_layer {
     struct rf_linear o;               /* [width, inner] */
     float *bias;                      /* [N_BUCKETS, heads], on the host */
     struct rf_linear gate, up, down;  /* wi_0, wi_1 [hidden, width], wo [width, hidden] */
+    struct rf_arena *arena;           /* on the device; NULL: where the file is mapped, or nowhere yet */
 };
 
 struct rf_umt5 {
     struct rf_engine *engine;
     struct rf_weights *weights;
-    struct rf_tensor embedding;       /* [vocabulary, width] */
+    const struct rf_st_entry *embedding; /* [vocabulary, width], in the file: a prompt needs a few rows of 2 GB */
     struct rf_tensor final_norm;
+    bool mapped;                      /* layers are where the file is mapped */
+    int64_t globals_bytes, layer_bytes; /* of the engine's memory: outside the layers, and the largest layer */
+    struct rf_arena *globals;
     int64_t vocabulary, width, inner, hidden, heads;
     int n_layers;
     struct umt5_layer layer[MAX_LAYERS];
@@ -34,19 +39,27 @@ struct rf_umt5 {
 
 /* ---- loading ---- */
 
-static enum rf_code read_bias(struct rf_umt5 *u, const char *name, float **ret_bias, struct rf_err *err)
+/* Checked like any tensor, but never on the device. */
+static enum rf_code read_bias(struct rf_umt5 *u, int index, struct rf_err *err)
 {
+    char name[128];
+    snprintf(name, sizeof name, "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", index);
     struct rf_tensor t;
-    enum rf_code rc = rf_weights_vector(u->weights, name, N_BUCKETS * u->heads, &t, err);
+    int64_t n = N_BUCKETS * u->heads;
+    rf_weights_place(u->weights, RF_PLACE_MEASURE, NULL, 0);
+    enum rf_code rc = rf_weights_vector(u->weights, name, n, &t, err);
+    rf_weights_place(u->weights, RF_PLACE_MAP, NULL, 0);
     if (rc != RF_OK)
         return rc;
-    *ret_bias = rf_new_array(float, (size_t)(N_BUCKETS * u->heads));
-    return rf_download(u->engine, &t, *ret_bias, err);
+    const struct rf_st_entry *entry = rf_weights_entry(u->weights, name);
+    u->layer[index].bias = rf_new_array(float, (size_t)n);
+    rf_dtype_to_f32(u->layer[index].bias, entry->data, entry->dtype, n);
+    return RF_OK;
 }
 
-static enum rf_code read_layer(struct rf_umt5 *u, int index, struct rf_err *err)
+/* Fetches a layer to where rf_weights_place() says. */
+static enum rf_code read_layer(struct rf_umt5 *u, int index, struct umt5_layer *l, struct rf_err *err)
 {
-    struct umt5_layer *l = &u->layer[index];
     char base[64], name[128];
     snprintf(base, sizeof base, "encoder.block.%d.layer", index);
     const struct {
@@ -71,8 +84,12 @@ static enum rf_code read_layer(struct rf_umt5 *u, int index, struct rf_err *err)
         snprintf(name, sizeof name, "%s.%d.layer_norm.weight", base, i);
         rc = rf_weights_vector(u->weights, name, u->width, &l->norm[i], err);
     }
-    snprintf(name, sizeof name, "%s.0.SelfAttention.relative_attention_bias.weight", base);
-    return rc == RF_OK ? read_bias(u, name, &l->bias, err) : rc;
+    return rc;
+}
+
+static enum rf_code read_globals(struct rf_umt5 *u, struct rf_err *err)
+{
+    return rf_weights_vector(u->weights, "encoder.final_layer_norm.weight", u->width, &u->final_norm, err);
 }
 
 /* A tensor's shape, which must have two dimensions. */
@@ -118,19 +135,48 @@ static enum rf_code read_config(struct rf_umt5 *u, struct rf_err *err)
     return RF_OK;
 }
 
-enum rf_code rf_umt5_open(struct rf_engine *e, const char *path, struct rf_umt5 **ret_umt5, struct rf_err *err)
+/* The embedding stays in the file; its rows are checked here and read when they are wanted. */
+static enum rf_code find_embedding(struct rf_umt5 *u, struct rf_err *err)
+{
+    struct rf_tensor t;
+    rf_weights_place(u->weights, RF_PLACE_MEASURE, NULL, 0);
+    enum rf_code rc = rf_weights_table(u->weights, "shared.weight", u->vocabulary, u->width, &t, err);
+    rf_weights_place(u->weights, RF_PLACE_MAP, NULL, 0);
+    u->embedding = rf_weights_entry(u->weights, "shared.weight");
+    return rc;
+}
+
+static enum rf_code measure(struct rf_umt5 *u, struct rf_err *err)
+{
+    enum rf_weights_place how = u->mapped ? RF_PLACE_MAP : RF_PLACE_MEASURE;
+    rf_weights_place(u->weights, how, NULL, 0);
+    enum rf_code rc = read_globals(u, err);
+    u->globals_bytes = rf_weights_placed_bytes(u->weights);
+    for (int i = 0; i < u->n_layers && rc == RF_OK; i++) {
+        rf_weights_place(u->weights, how, NULL, 0);
+        rc = read_layer(u, i, &u->layer[i], err);
+        if (rf_weights_placed_bytes(u->weights) > u->layer_bytes)
+            u->layer_bytes = rf_weights_placed_bytes(u->weights);
+        if (rc == RF_OK)
+            rc = read_bias(u, i, err);
+    }
+    rf_weights_place(u->weights, RF_PLACE_MAP, NULL, 0);
+    return rc;
+}
+
+enum rf_code rf_umt5_open_unplaced(struct rf_engine *e, const char *path, struct rf_umt5 **ret_umt5,
+                                   struct rf_err *err)
 {
     RF_AUTO(rf_umt5_close) struct rf_umt5 *u = rf_new(struct rf_umt5);
     u->engine = e;
+    u->mapped = rf_engine_is_host(e);
     enum rf_code rc = rf_weights_open(e, path, &u->weights, err);
     if (rc == RF_OK)
         rc = read_config(u, err);
     if (rc == RF_OK)
-        rc = rf_weights_table(u->weights, "shared.weight", u->vocabulary, u->width, &u->embedding, err);
-    for (int i = 0; i < u->n_layers && rc == RF_OK; i++)
-        rc = read_layer(u, i, err);
+        rc = find_embedding(u, err);
     if (rc == RF_OK)
-        rc = rf_weights_vector(u->weights, "encoder.final_layer_norm.weight", u->width, &u->final_norm, err);
+        rc = measure(u, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "text encoder");
     *ret_umt5 = u;
@@ -138,14 +184,86 @@ enum rf_code rf_umt5_open(struct rf_engine *e, const char *path, struct rf_umt5 
     return RF_OK;
 }
 
+enum rf_code rf_umt5_open(struct rf_engine *e, const char *path, struct rf_umt5 **ret_umt5, struct rf_err *err)
+{
+    RF_AUTO(rf_umt5_close) struct rf_umt5 *u = NULL;
+    enum rf_code rc = rf_umt5_open_unplaced(e, path, &u, err);
+    if (rc == RF_OK)
+        rc = rf_umt5_place(u, true, err);
+    if (rc != RF_OK)
+        return rc;
+    *ret_umt5 = u;
+    u = NULL;
+    return RF_OK;
+}
+
+void rf_umt5_vacate(struct rf_umt5 *u)
+{
+    for (int i = 0; i < u->n_layers; i++)
+        rf_arena_destroy(&u->layer[i].arena);
+}
+
+/* A piece of the device's memory, and weights go there from now on. */
+static enum rf_code take_piece(struct rf_umt5 *u, int64_t bytes, struct rf_arena **ret_arena, struct rf_err *err)
+{
+    enum rf_code rc = rf_arena_create(u->engine, bytes, ret_arena, err);
+    if (rc == RF_OK)
+        rf_weights_place(u->weights, RF_PLACE_DEVICE, rf_arena_tensor(*ret_arena, RF_U8, RF_SHAPE(bytes)).data, bytes);
+    return rc;
+}
+
+enum rf_code rf_umt5_place(struct rf_umt5 *u, bool keep, struct rf_err *err)
+{
+    enum rf_code rc = RF_OK;
+    if (u->mapped)
+        return RF_OK;
+    if (!keep)
+        rf_umt5_vacate(u);
+    if (u->globals == NULL) {
+        rc = take_piece(u, u->globals_bytes, &u->globals, err);
+        if (rc == RF_OK)
+            rc = read_globals(u, err);
+    }
+    for (int i = 0; i < u->n_layers && keep && rc == RF_OK; i++) {
+        if (u->layer[i].arena != NULL)
+            continue;
+        rc = take_piece(u, u->layer_bytes, &u->layer[i].arena, err);
+        if (rc == RF_OK)
+            rc = read_layer(u, i, &u->layer[i], err);
+        if (rc != RF_OK)
+            rf_arena_destroy(&u->layer[i].arena);
+    }
+    rf_weights_place(u->weights, RF_PLACE_MAP, NULL, 0);
+    if (rc == RF_OK)
+        rc = rf_engine_sync(u->engine, err);
+    return rc == RF_OK ? rc : rf_wrap(err, rc, "text encoder");
+}
+
 void rf_umt5_close(struct rf_umt5 **umt5)
 {
     if (!*umt5)
         return;
+    rf_umt5_vacate(*umt5);
+    rf_arena_destroy(&(*umt5)->globals);
     for (int i = 0; i < MAX_LAYERS; i++)
         free((*umt5)->layer[i].bias);
     rf_weights_close(&(*umt5)->weights);
     rf_free(umt5);
+}
+
+int64_t rf_umt5_globals_bytes(const struct rf_umt5 *u)
+{
+    return u->globals_bytes;
+}
+
+int64_t rf_umt5_layer_bytes(const struct rf_umt5 *u)
+{
+    return u->layer_bytes;
+}
+
+int rf_umt5_n_layers(const struct rf_umt5 *u)
+{
+    return u->n_layers;
 }
 
 int64_t rf_umt5_width(const struct rf_umt5 *u)
@@ -212,7 +330,6 @@ static int scratch_shapes(const struct rf_umt5 *u, int64_t n, struct scratch *s,
     return (int)RF_COUNT_OF(list);
 }
 
-
 int64_t rf_umt5_scratch_bytes(const struct rf_umt5 *u, int64_t n_ids)
 {
     struct scratch s;
@@ -253,6 +370,39 @@ static enum rf_code check_ids(const struct rf_umt5 *u, const int32_t *ids, int64
     return RF_OK;
 }
 
+/* The rows of the prompt's tokens. */
+static enum rf_code embed(struct rf_umt5 *u, const struct rf_tensor *x, const int32_t *ids, int64_t n_ids,
+                          struct rf_err *err)
+{
+    RF_AUTO(rf_free) float *rows = malloc((size_t)(n_ids * u->width) * sizeof *rows);
+    if (rows == NULL)
+        return rf_fail(err, RF_ERR_NO_MEMORY, "%lld rows of the embedding", (long long)n_ids);
+    size_t row_bytes = (size_t)u->width * rf_dtype_size(u->embedding->dtype);
+    for (int64_t i = 0; i < n_ids; i++)
+        rf_dtype_to_f32(rows + i * u->width, (const char *)u->embedding->data + (size_t)ids[i] * row_bytes,
+                        u->embedding->dtype, u->width);
+    rf_upload(u->engine, x, rows);
+    return RF_OK;
+}
+
+/* A layer that is not on the device passes through `room`: the ops of the one before are queued ahead of its upload. */
+static enum rf_code encode_layer(struct rf_umt5 *u, int index, const struct rf_tensor *room, const struct scratch *s,
+                                 struct rf_err *err)
+{
+    struct umt5_layer passing;
+    const struct umt5_layer *l = &u->layer[index];
+    if (!u->mapped && l->arena == NULL) {
+        rf_weights_place(u->weights, RF_PLACE_DEVICE, room->data, (int64_t)rf_tensor_bytes(room));
+        enum rf_code rc = read_layer(u, index, &passing, err);
+        rf_weights_place(u->weights, RF_PLACE_MAP, NULL, 0);
+        if (rc != RF_OK)
+            return rc;
+        l = &passing;
+    }
+    run_layer(u->engine, l, s, (int)u->heads);
+    return RF_OK;
+}
+
 enum rf_code rf_umt5_encode(struct rf_umt5 *u, const int32_t *ids, int64_t n_ids, const struct rf_tensor *hidden,
                             struct rf_err *err)
 {
@@ -261,24 +411,30 @@ enum rf_code rf_umt5_encode(struct rf_umt5 *u, const int32_t *ids, int64_t n_ids
     if (rc != RF_OK)
         return rc;
     struct scratch s;
-    struct rf_tensor *list[MAX_SCRATCH];
+    struct rf_tensor *list[MAX_SCRATCH], room = {0};
     int n = scratch_shapes(u, n_ids, &s, list);
+    bool passing = !u->mapped && u->layer[u->n_layers - 1].arena == NULL;
     RF_AUTO(rf_arena_destroy) struct rf_arena *arena = NULL;
-    rc = rf_arena_create(u->engine, rf_umt5_scratch_bytes(u, n_ids), &arena, err);
+    /* As large for any prompt: what is planned is what is taken. */
+    int64_t bytes = rf_umt5_scratch_bytes(u, RF_TEXT_TOKENS) + (passing ? u->layer_bytes : 0);
+    rc = rf_arena_create(u->engine, bytes, &arena, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "text encoder");
     for (int i = 0; i < n; i++)
         *list[i] = rf_arena_tensor(arena, list[i]->dtype, list[i]->n_dims, list[i]->shape);
+    if (passing)
+        room = rf_arena_tensor(arena, RF_U8, RF_SHAPE(u->layer_bytes));
 
     RF_AUTO(rf_free) float *bias = rf_new_array(float, (size_t)rf_tensor_elements(&s.bias));
-    rf_embed(u->engine, &s.x, &u->embedding, ids, n_ids);
-    for (int i = 0; i < u->n_layers; i++) {
+    rc = embed(u, &s.x, ids, n_ids, err);
+    for (int i = 0; i < u->n_layers && rc == RF_OK; i++) {
         fill_bias(u, &u->layer[i], n_ids, bias);
         rf_upload(u->engine, &s.bias, bias);
-        run_layer(u->engine, &u->layer[i], &s, (int)u->heads);
+        rc = encode_layer(u, i, &room, &s, err);
     }
     rf_fill(u->engine, hidden, 0);
     struct rf_tensor rows = rf_tensor_slice(hidden, 0, n_ids);
     rf_rms_norm(u->engine, &rows, &s.x, &u->final_norm, EPS);
-    return rf_engine_sync(u->engine, err); /* the arena goes when we return */
+    enum rf_code done = rf_engine_sync(u->engine, rc == RF_OK ? err : NULL); /* the arena goes when we return */
+    return rc == RF_OK ? done : rc;
 }

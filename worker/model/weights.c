@@ -22,16 +22,48 @@ struct rf_weights {
     struct rf_arena **chunks;
     int n_chunks;
     int64_t room; /* bytes left in the last chunk */
+    enum rf_weights_place place;
+    char *place_data; /* the one piece of memory of DEVICE and HOST */
+    int64_t place_size, placed;
     struct rf_lora *loras[MAX_LORA_FILES];
     int n_loras;
 };
 
 /* ---- memory ---- */
 
+void rf_weights_place(struct rf_weights *w, enum rf_weights_place place, void *memory, int64_t size_bytes)
+{
+    w->place = place;
+    w->place_data = memory;
+    w->place_size = size_bytes;
+    w->placed = 0;
+}
+
+int64_t rf_weights_placed_bytes(const struct rf_weights *w)
+{
+    return w->placed;
+}
+
+/* The next part of the one piece. While measuring there is none: the address says "present" and nothing else. */
+static void take_piece(struct rf_weights *w, enum rf_dtype dtype, int n_dims, const int64_t *shape, int64_t cost,
+                       struct rf_tensor *ret_tensor)
+{
+    static char present;
+    RF_ASSERT(w->place == RF_PLACE_MEASURE || cost <= w->place_size - w->placed);
+    *ret_tensor = (struct rf_tensor){.data = w->place == RF_PLACE_MEASURE ? &present : w->place_data + w->placed,
+                                     .dtype = dtype, .n_dims = n_dims};
+    memcpy(ret_tensor->shape, shape, (size_t)n_dims * sizeof *shape);
+    w->placed += cost;
+}
+
 static enum rf_code take_memory(struct rf_weights *w, enum rf_dtype dtype, int n_dims, const int64_t *shape,
                                 struct rf_tensor *ret_tensor, struct rf_err *err)
 {
     int64_t cost = rf_arena_cost(dtype, n_dims, shape);
+    if (w->place != RF_PLACE_MAP) {
+        take_piece(w, dtype, n_dims, shape, cost, ret_tensor);
+        return RF_OK;
+    }
     if (w->n_chunks == 0 || cost > w->room) {
         int64_t size = cost > CHUNK_BYTES / 4 ? cost : CHUNK_BYTES;
         struct rf_arena *chunk = NULL;
@@ -54,19 +86,30 @@ static enum rf_code take_memory(struct rf_weights *w, enum rf_dtype dtype, int n
     return RF_OK;
 }
 
+/* `host` need not outlive the call. */
+static void put(struct rf_weights *w, const struct rf_tensor *t, const void *host)
+{
+    if (w->place == RF_PLACE_HOST)
+        memcpy(t->data, host, rf_tensor_bytes(t));
+    else if (w->place != RF_PLACE_MEASURE)
+        rf_upload(w->e, t, host);
+}
+
 /* Host memory as large as the file makes it. */
 static float *host_floats(int64_t n)
 {
     return malloc((size_t)(n ? n : 1) * sizeof(float));
 }
 
-/* The tensor of `host` (F32 values of `shape`) in engine memory as `dtype`. */
+/* The tensor of `host` (F32 values of `shape`) in engine memory as `dtype`. `host` is not read while measuring. */
 static enum rf_code place_floats(struct rf_weights *w, const float *host, enum rf_dtype dtype, int n_dims,
                                  const int64_t *shape, struct rf_tensor *ret_tensor, struct rf_err *err)
 {
     struct rf_tensor t;
     enum rf_code rc = take_memory(w, dtype, n_dims, shape, &t, err);
-    if (rc != RF_OK)
+    if (rc == RF_OK)
+        *ret_tensor = t;
+    if (rc != RF_OK || w->place == RF_PLACE_MEASURE)
         return rc;
     RF_AUTO(rf_free) void *narrow = NULL;
     if (dtype != RF_F32) {
@@ -75,23 +118,22 @@ static enum rf_code place_floats(struct rf_weights *w, const float *host, enum r
             return rf_fail(err, RF_ERR_NO_MEMORY, "%zu bytes to convert a weight", rf_tensor_bytes(&t));
         rf_dtype_from_f32(narrow, dtype, host, rf_tensor_elements(&t));
     }
-    rf_upload(w->e, &t, dtype == RF_F32 ? host : narrow);
-    *ret_tensor = t;
-    return rf_engine_sync(w->e, err); /* the host copy goes away when the caller returns */
+    put(w, &t, dtype == RF_F32 ? host : narrow);
+    return w->place == RF_PLACE_MAP ? rf_engine_sync(w->e, err) : RF_OK;
 }
 
 /* The entry's data under `shape`, in the map when the engine can read it there. */
 static enum rf_code place_entry(struct rf_weights *w, const struct rf_st_entry *entry, int n_dims, const int64_t *shape,
                                 struct rf_tensor *ret_tensor, struct rf_err *err)
 {
-    if (rf_engine_is_host(w->e) && (uintptr_t)entry->data % rf_dtype_size(entry->dtype) == 0) {
+    if (w->place == RF_PLACE_MAP && rf_engine_is_host(w->e) && (uintptr_t)entry->data % rf_dtype_size(entry->dtype) == 0) {
         *ret_tensor = (struct rf_tensor){.data = (void *)entry->data, .dtype = entry->dtype, .n_dims = n_dims};
         memcpy(ret_tensor->shape, shape, (size_t)n_dims * sizeof *shape);
         return RF_OK;
     }
     enum rf_code rc = take_memory(w, entry->dtype, n_dims, shape, ret_tensor, err);
-    if (rc == RF_OK)
-        rf_upload(w->e, ret_tensor, entry->data);
+    if (rc == RF_OK && entry->size_bytes > 0)
+        put(w, ret_tensor, entry->data);
     return rc;
 }
 
@@ -220,7 +262,7 @@ enum rf_code rf_weights_loras_check(const struct rf_weights *w, struct rf_err *e
     return RF_OK;
 }
 
-/* Adds strength * (the tensors of this kind) to `values`. */
+/* Adds strength * (the tensors of this kind) to `values`; NULL: only checks them. */
 static enum rf_code add_diffs(struct rf_weights *w, const char *module, enum rf_lora_kind kind, float *values,
                               int64_t n, struct rf_err *err)
 {
@@ -232,6 +274,8 @@ static enum rf_code add_diffs(struct rf_weights *w, const char *module, enum rf_
             return rf_fail(err, RF_ERR_FORMAT, "LoRA %.100s: tensor '%.80s' has %lld elements of %s, wanted %lld",
                            rf_lora_path(w->loras[i]), diff->name, (long long)entry_elements(diff),
                            rf_dtype_name(diff->dtype), (long long)n);
+        if (values == NULL)
+            continue;
         RF_AUTO(rf_free) float *piece = host_floats(n);
         if (piece == NULL)
             return rf_fail(err, RF_ERR_NO_MEMORY, "%lld values of '%.80s'", (long long)n, diff->name);
@@ -301,10 +345,11 @@ enum rf_code rf_weights_vector(struct rf_weights *w, const char *name, int64_t n
         snprintf(wanted, sizeof wanted, "%lld elements", (long long)n_elements);
         return bad_shape(w, entry, wanted, err);
     }
-    RF_AUTO(rf_free) float *values = host_floats(n_elements);
-    if (values == NULL)
+    RF_AUTO(rf_free) float *values = w->place == RF_PLACE_MEASURE ? NULL : host_floats(n_elements);
+    if (values == NULL && w->place != RF_PLACE_MEASURE)
         return rf_fail(err, RF_ERR_NO_MEMORY, "%lld values of '%.80s'", (long long)n_elements, name);
-    rf_dtype_to_f32(values, entry->data, entry->dtype, n_elements);
+    if (values != NULL)
+        rf_dtype_to_f32(values, entry->data, entry->dtype, n_elements);
     /* x.weight takes x.diff, x.bias takes x.diff_b, blocks.3.modulation its own .diff or blocks.3.diff_m. */
     const char *dot = strrchr(name, '.');
     const char *last = dot ? dot + 1 : name;
@@ -342,6 +387,11 @@ static enum rf_code merge_diffs(struct rf_weights *w, const char *name, const st
                                 struct rf_linear *linear, struct rf_err *err)
 {
     int64_t out = linear->w.shape[0], in = linear->w.shape[1];
+    if (w->place == RF_PLACE_MEASURE) {
+        linear->scale = (struct rf_tensor){0};
+        enum rf_code rc = add_diffs(w, name, RF_LORA_DIFF, NULL, out * in, err);
+        return rc == RF_OK ? place_floats(w, NULL, RF_F32, 2, (int64_t[]){out, in}, &linear->w, err) : rc;
+    }
     RF_AUTO(rf_free) float *values = host_floats(out * in);
     if (values == NULL)
         return rf_fail(err, RF_ERR_NO_MEMORY, "%lld values of '%.80s'", (long long)(out * in), name);
@@ -351,7 +401,11 @@ static enum rf_code merge_diffs(struct rf_weights *w, const char *name, const st
         RF_AUTO(rf_free) float *scale = host_floats(n);
         if (scale == NULL)
             return rf_fail(err, RF_ERR_NO_MEMORY, "%lld scales of '%.80s'", (long long)n, name);
-        enum rf_code rc = rf_download(w->e, &linear->scale, scale, err);
+        enum rf_code rc = RF_OK;
+        if (w->place == RF_PLACE_HOST)
+            memcpy(scale, linear->scale.data, (size_t)n * sizeof *scale);
+        else
+            rc = rf_download(w->e, &linear->scale, scale, err);
         if (rc != RF_OK)
             return rc;
         for (int64_t o = 0; o < out; o++)

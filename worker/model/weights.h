@@ -18,6 +18,17 @@ enum rf_code rf_weights_open(struct rf_engine *e, const char *path, struct rf_we
                              struct rf_err *err);
 void rf_weights_close(struct rf_weights **w);
 
+/* Where that goes which is fetched from here on, until told otherwise: so that a network's block can be measured first, then
+ * put in one piece, and put elsewhere later by fetching it again.
+ *   MAP      the default: pieces of the engine's memory as needed, none where the engine reads the mapped file
+ *   MEASURE  nowhere: tensors have a shape and count as present, their data is not to be used. No data is read
+ *   DEVICE   `memory`, a piece of the engine's of size_bytes: uploads begin, the next sync reports failures
+ *   HOST     `memory`, ordinary or from rf_host_alloc(): for rf_slot_fill()
+ * In one piece every tensor takes its rf_arena_cost(). Convolutions are for MAP only. */
+enum rf_weights_place { RF_PLACE_MAP, RF_PLACE_MEASURE, RF_PLACE_DEVICE, RF_PLACE_HOST };
+void rf_weights_place(struct rf_weights *w, enum rf_weights_place place, void *memory, int64_t size_bytes);
+int64_t rf_weights_placed_bytes(const struct rf_weights *w); /* since rf_weights_place(); 0 for MAP */
+
 const struct rf_safetensors *rf_weights_file(const struct rf_weights *w);
 
 /* The entry of `name` below the detected prefix, NULL when absent: for reading a configuration from shapes. */
