@@ -78,4 +78,33 @@ expect 2 "--seed" "$net" noise --seed -1 --shape 1,16,1,2,2
 expect 2 "precision" "$net" dit --weights "$weights" --input "$io" --precision int3
 expect 2 "device" "$net" dit --weights "$weights" --input "$io" --device tpu
 expect 2 "dit only" "$net" sigmas --steps 4 --lora x
+
+# Benchmarks: every network, at a size for this CPU. Numbers are there and are numbers (jq is not everywhere).
+small="--size 64x64 --frames 5 --dim 256 --layers 2 --repeat 1"
+for network in dit vae-decode vae-encode umt5 job; do
+    for precision in f32 bf16 fp8; do
+        expect 0 "\"bench\": \"$network\", \"by\": \"framefarm\"" "$net" bench $network $small --precision $precision
+    done
+done
+expect 0 '"high_noise":' "$net" bench job $small --steps 2
+expect 0 '"tokens": 32,' "$net" bench dit $small
+expect 0 '"vram_bytes": 1073741824, ' "$net" bench dit $small --vram 1G
+expect 2 "budget" "$net" bench dit $small --vram 1M
+expect 2 "which one?" "$net" bench
+expect 2 "unknown" "$net" bench cake
+expect 2 "--frames" "$net" bench dit --frames 6
+expect 2 "--size" "$net" bench dit --size 100x64
+expect 2 "--size" "$net" bench dit --size 100
+expect 2 "--dim" "$net" bench dit --dim 200
+expect 2 "--vram" "$net" bench dit --vram 12Q
+expect 2 "attention" "$net" bench dit $small --attention 3bit
+
+# Checkpoints of random values: 1,908 tensors in a scaled FP8 expert, as published. Loaders take them.
+expect 0 "14293923760 bytes, 1908 tensors" "$net" checkpoint t2v --output "$folder/t2v" --sparse
+expect 0 "194 tensors" "$net" checkpoint vae --output "$folder/vae" --sparse
+expect 2 "in.latent" "$net" vae-decode --weights "$folder/vae" --input "$io"
+expect 2 "--output is missing" "$net" checkpoint vae
+expect 2 "unknown" "$net" checkpoint cake --output "$folder/cake"
+expect 2 "--type" "$net" checkpoint umt5 --type int4 --output "$folder/cake"
+expect 2 "/nonexistent" "$net" checkpoint vae --output /nonexistent/x
 exit $failed

@@ -7,15 +7,29 @@
 #include "worker/model/prompt.h"
 #include "worker/model/tokenizer_spm.h"
 
+#define FIRST_BYTE 3 /* behind padding, end and unknown */
+
 struct rf_tokenizer {
-    struct rf_spm *spm;
+    struct rf_spm *spm; /* NULL: a token per byte */
 };
+
+static int64_t encode_bytes(const char *text, int32_t *ids, int64_t max_ids)
+{
+    int64_t n = (int64_t)strlen(text);
+    for (int64_t i = 0; i < n && i < max_ids; i++)
+        ids[i] = FIRST_BYTE + (unsigned char)text[i];
+    return n;
+}
 
 enum rf_code rf_tokenizer_open(const void *model, size_t size_bytes, struct rf_tokenizer **ret_tokenizer,
                                struct rf_err *err)
 {
     struct rf_spm *spm = NULL;
     char msg[160] = "";
+    if (size_bytes == strlen(RF_TOKENIZER_BYTES) && memcmp(model, RF_TOKENIZER_BYTES, size_bytes) == 0) {
+        *ret_tokenizer = rf_new(struct rf_tokenizer);
+        return RF_OK;
+    }
     switch (rf_spm_open(model, size_bytes, &spm, msg, sizeof msg)) {
     case RF_SPM_OK:
         *ret_tokenizer = rf_new(struct rf_tokenizer);
@@ -36,13 +50,14 @@ void rf_tokenizer_close(struct rf_tokenizer **tokenizer)
 {
     if (!*tokenizer)
         return;
-    rf_spm_close((*tokenizer)->spm);
+    if ((*tokenizer)->spm != NULL)
+        rf_spm_close((*tokenizer)->spm);
     rf_free(tokenizer);
 }
 
 int32_t rf_tokenizer_vocabulary(const struct rf_tokenizer *t)
 {
-    return rf_spm_vocabulary(t->spm);
+    return t->spm != NULL ? rf_spm_vocabulary(t->spm) : FIRST_BYTE + 256;
 }
 
 enum rf_code rf_tokenizer_encode(struct rf_tokenizer *t, const char *prompt, int64_t max_ids, int32_t *ret_ids,
@@ -54,7 +69,11 @@ enum rf_code rf_tokenizer_encode(struct rf_tokenizer *t, const char *prompt, int
     if (rc != RF_OK)
         return rc;
     int64_t total = 0;
-    enum rf_spm_result result = rf_spm_encode(t->spm, clean, strlen(clean), ret_ids, max_ids - 1, &total);
+    enum rf_spm_result result = RF_SPM_OK;
+    if (t->spm != NULL)
+        result = rf_spm_encode(t->spm, clean, strlen(clean), ret_ids, max_ids - 1, &total);
+    else
+        total = encode_bytes(clean, ret_ids, max_ids - 1);
     if (result == RF_SPM_NO_MEMORY)
         return rf_fail(err, RF_ERR_NO_MEMORY, "no memory for a prompt of %zu bytes", strlen(clean));
     if (result != RF_SPM_OK)

@@ -10,6 +10,10 @@
 
 #define RF_TOKEN_EOS 1
 
+/* In a model's place: a token per byte of the prompt, numbered from 3. For checkpoints without a vocabulary (random ones,
+ * tests); it works in builds without SentencePiece too. */
+#define RF_TOKENIZER_BYTES "framefarm: one token per byte"
+
 struct rf_tokenizer;
 
 /*   RF_ERR_FORMAT   the bytes are no SentencePiece model
