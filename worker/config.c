@@ -21,6 +21,7 @@ const char rf_config_help[] =
     "  --models DIR           a folder with a model.json, of such folders, or a ComfyUI models folder\n"
     "  --device WHICH         auto, cpu or cuda:N (auto)\n"
     "  --precision WHICH      f32, bf16 or fp8 (f32 on the CPU, bf16 on a GPU)\n"
+    "  --attention WHICH      exact, or 8bit: long attention from 8-bit operands (exact)\n"
     "  --vram SIZE            device memory to stay under, as 12G (all that is free)\n"
     "  --threads N            CPU threads (one per core)\n"
     "  --name NAME            what the page calls this worker (host and device)\n"
@@ -50,6 +51,7 @@ static const struct option_row rows[] = {
     {"--models", "FRAMEFARM_MODELS", KIND_TEXT, AT(models), 0, 0},
     {"--device", "FRAMEFARM_DEVICE", KIND_TEXT, AT(device), 0, 0},
     {"--precision", "FRAMEFARM_PRECISION", KIND_TEXT, AT(precision), 0, 0},
+    {"--attention", "FRAMEFARM_ATTENTION", KIND_TEXT, AT(attention), 0, 0},
     {"--vram", "FRAMEFARM_VRAM", KIND_SIZE, AT(vram_bytes), 0, 0},
     {"--threads", "FRAMEFARM_THREADS", KIND_INT, AT(n_threads), 0, 1024},
     {"--name", "FRAMEFARM_NAME", KIND_TEXT, AT(name), 0, 0},
@@ -202,6 +204,7 @@ void rf_config_finish(struct rf_config *config)
     free(config->models);
     free(config->device);
     free(config->precision);
+    free(config->attention);
     free(config->name);
     free(config->token);
     *config = (struct rf_config){0};

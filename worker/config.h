@@ -9,6 +9,7 @@
 struct rf_config {
     char *server, *models;        /* required, but not to list devices */
     char *device, *precision;     /* NULL: the engine chooses */
+    char *attention;              /* NULL: exact */
     char *name;                   /* never NULL: "<host>-<device>" is filled in by main when it was not given */
     char *token;                  /* NULL: none */
     int64_t vram_bytes;           /* 0: all that is free */

@@ -55,6 +55,11 @@ static enum rf_code create_farm(struct rf_worker *w, struct rf_err *err)
     RF_AUTO(rf_free) char *precision =
         rf_strdup(config->precision ? config->precision : rf_dtype_name(rf_engine_act_dtype(engine)));
     lower(precision);
+    if (config->attention != NULL && strcmp(config->attention, "8bit") == 0) { /* other frames, other times: another kind */
+        char *both = rf_asprintf("%s+8bit", precision);
+        free(precision);
+        precision = both;
+    }
     struct rf_wire_register about = {
         .protocol = RF_PROTOCOL, .name = name, .build = FRAMEFARM_VERSION, .host = host, .pid = getpid(),
         .device_kind = kind, .device_name = device, .precision = precision,
@@ -79,7 +84,8 @@ enum rf_code rf_worker_create(const struct rf_config *config, struct rf_worker *
     w->studio.n_threads = config->n_threads;
     w->studio.pace = rf_pace_guess;
     struct rf_engine_config engine = {.device = config->device, .precision = config->precision,
-                                      .n_threads = config->n_threads, .budget_bytes = config->vram_bytes};
+                                      .attention = config->attention, .n_threads = config->n_threads,
+                                      .budget_bytes = config->vram_bytes};
     enum rf_code rc = rf_catalogue_read(config->models, &w->catalogue, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "--models");

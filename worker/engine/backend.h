@@ -46,6 +46,11 @@ struct rf_backend {
     enum rf_code (*attention)(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
                               const struct rf_tensor *k, const struct rf_tensor *v,
                               const struct rf_attention_opts *opts, struct rf_err *err);
+    /* The same from 8-bit operands (attention8.h): heads of RF_A8_DIM, no bias, scale > 0, RF_A8_LEAST_KEYS or more.
+     * RF_ERR_NOT_FOUND, without a message: not for these; the front computes exactly, as it does when this is NULL. */
+    enum rf_code (*attention8)(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
+                               const struct rf_tensor *k, const struct rf_tensor *v,
+                               const struct rf_attention_opts *opts, struct rf_err *err);
     enum rf_code (*gelu_mul)(void *self, const struct rf_tensor *y, const struct rf_tensor *a,
                              const struct rf_tensor *b, struct rf_err *err);
     enum rf_code (*embed)(void *self, const struct rf_tensor *y, const struct rf_tensor *table, const int32_t *ids,

@@ -84,6 +84,7 @@ enum rf_code rf_front_open(const struct rf_backend *b, int index, const struct r
         return rc;
     }
     e->separate_memory = config->separate_memory;
+    e->attention8 = config->attention != NULL && strcmp(config->attention, "8bit") == 0;
     int64_t free_bytes;
     if (b->memory != NULL)
         b->memory(e->self, &e->fixed_bytes, &free_bytes);
@@ -104,6 +105,8 @@ enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_eng
     if (!known_precision(config->precision))
         return rf_fail(err, RF_ERR_INVALID, "precision '%.40s' is unknown; known are f32, bf16, fp8",
                        config->precision);
+    if (config->attention != NULL && strcmp(config->attention, "exact") != 0 && strcmp(config->attention, "8bit") != 0)
+        return rf_fail(err, RF_ERR_INVALID, "attention '%.40s' is unknown; known are exact, 8bit", config->attention);
     if (config->budget_bytes < 0)
         return rf_fail(err, RF_ERR_INVALID, "the memory budget is negative");
     if (strcmp(device, "cpu") == 0)

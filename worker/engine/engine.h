@@ -47,6 +47,8 @@ struct rf_engine_config {
     const char *device;  /* "cpu", "cuda:0", "auto" (cuda:0 if one works, else cpu); NULL means auto */
     const char *precision; /* "f32", "bf16", "fp8"; NULL: f32 on the CPU, bf16 on CUDA. The CPU computes in f32 whatever
                               it says, which is at least as exact; rf_engine_act_dtype() tells */
+    const char *attention; /* "exact", or "8bit": long attention with heads of 128 and no bias from quantised operands,
+                              as attention8.h says; the rest stays exact. NULL: exact */
     int n_threads;       /* CPU threads; 0: one per core */
     int64_t budget_bytes; /* device memory this engine may use; 0: all that is free */
     bool separate_memory; /* CPU, for tests: behave as a device that cannot read host memory (rf_engine_is_host() false),
@@ -170,7 +172,8 @@ struct rf_attention_opts {
     int64_t n_valid_keys;         /* keys at and after it do not exist; 0: all exist */
 };
 
-/* o [n_q, heads * head_dim] = softmax(scale * q k^T + bias) v per head; k, v [n_k, heads * head_dim]. o is not q. */
+/* o [n_q, heads * head_dim] = softmax(scale * q k^T + bias) v per head; k, v [n_k, heads * head_dim]. o is not q.
+ * In 8 bits where the engine was opened so and the op is long enough to gain: the caller need not know. */
 void rf_attention(struct rf_engine *e, const struct rf_tensor *o, const struct rf_tensor *q, const struct rf_tensor *k,
                   const struct rf_tensor *v, const struct rf_attention_opts *opts);
 

@@ -10,7 +10,7 @@ struct rf_engine {
     void *self;
     const char *device_name;
     enum rf_dtype act_dtype;
-    bool separate_memory;
+    bool separate_memory, attention8; /* attention8: in 8 bits where it pays */
     int64_t budget_bytes, fixed_bytes, allocated_bytes, peak_bytes; /* allocated: by arenas; peak: with `fixed` */
     int n_arenas;
     struct rf_err failure;     /* the first since the last sync; code RF_OK: none */

@@ -1,5 +1,6 @@
 /* The ops of the front: each checks the shapes, types and aliases that engine.h promises, then calls the backend.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "worker/engine/attention8.h"
 #include "worker/engine/dtype.h"
 #include "worker/engine/front.h"
 
@@ -130,8 +131,18 @@ void rf_attention(struct rf_engine *e, const struct rf_tensor *o, const struct r
     RF_ASSERT(opts->n_heads > 0 && width % opts->n_heads == 0 && isfinite(opts->scale));
     RF_ASSERT(n_k > 0 && opts->n_valid_keys >= 0 && opts->n_valid_keys <= n_k);
     RF_ASSERT(!present(opts->bias) || is_f32_vector(opts->bias, opts->n_heads * n_q * n_k));
-    if (n_q > 0)
-        RUN(e, attention, o, q, k, v, opts);
+    if (n_q == 0 || rf_front_failed(e))
+        return;
+    int64_t n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k;
+    if (e->attention8 && e->backend->attention8 != NULL && width / opts->n_heads == RF_A8_DIM && opts->scale > 0 &&
+        !present(opts->bias) && n_keys >= RF_A8_LEAST_KEYS) {
+        enum rf_code rc = e->backend->attention8(e->self, o, q, k, v, opts, &e->scratch_err);
+        if (rc != RF_ERR_NOT_FOUND) {
+            rf_front_note(e, rc);
+            return;
+        }
+    }
+    RUN(e, attention, o, q, k, v, opts);
 }
 
 void rf_gelu_mul(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *a, const struct rf_tensor *b)

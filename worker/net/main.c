@@ -125,9 +125,7 @@ enum rf_code rf_net_read(const struct rf_safetensors *file, const char *name, in
 enum rf_code rf_net_open_engine(const struct rf_net_options *o, struct rf_engine **ret_engine, struct rf_err *err)
 {
     struct rf_engine_config config = {.device = o->device, .precision = o->precision, .n_threads = o->n_threads,
-                                      .budget_bytes = o->vram_bytes};
-    if (o->attention != NULL && strcmp(o->attention, "exact") != 0)
-        return rf_fail(err, RF_ERR_INVALID, "--attention '%.40s' is not in this build; known is exact", o->attention);
+                                      .attention = o->attention, .budget_bytes = o->vram_bytes};
     return rf_engine_open(&config, ret_engine, err);
 }
 

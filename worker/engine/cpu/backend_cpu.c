@@ -114,6 +114,7 @@ const struct rf_backend rf_backend_cpu = {
     .rms_norm = rf_cpu_rms_norm,
     .rms_rope = rf_cpu_rms_rope,
     .attention = rf_cpu_attention,
+    .attention8 = rf_cpu_attention8,
     .gelu_mul = rf_cpu_gelu_mul,
     .embed = rf_cpu_embed,
     .axpby = rf_cpu_axpby,

@@ -37,6 +37,11 @@ enum rf_code rf_cpu_attention(void *self, const struct rf_tensor *o, const struc
                               const struct rf_tensor *k, const struct rf_tensor *v,
                               const struct rf_attention_opts *opts, struct rf_err *err);
 
+/* attention8.c */
+enum rf_code rf_cpu_attention8(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
+                               const struct rf_tensor *k, const struct rf_tensor *v,
+                               const struct rf_attention_opts *opts, struct rf_err *err);
+
 /* norm.c */
 enum rf_code rf_cpu_layer_norm(void *self, const struct rf_tensor *y, const struct rf_tensor *x,
                                const struct rf_tensor *scale, const struct rf_tensor *shift, bool one_plus, float eps,
