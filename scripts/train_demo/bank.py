@@ -4,6 +4,7 @@ Because the autoencoder is causal, the first T latents of an 81-frame clip are e
 of its first 4T-3 frames, so one bank serves every clip length.
 """
 import torch
+import torch.nn.functional as F
 
 from . import prompts, scene
 from .stage import autocast
@@ -22,9 +23,14 @@ class Clips:
         self.latents, self.starts, self.ids, self.lengths = latents, starts, ids, lengths
         self.count = len(latents)
 
-    def text(self, index, rng):
-        one = rng.index(PHRASINGS, len(index))
-        return self.ids[index, one], self.lengths[index, one]
+    @torch.no_grad()
+    def read(self, text, device, batch=512):
+        """Runs the (frozen) text encoder once over all captions."""
+        longest = -(-int(self.lengths.max()) // 8) * 8
+        with autocast(device):
+            rows = [text(ids[:, :longest].to(device), lengths.to(device)).to(torch.bfloat16) for ids, lengths in
+                    zip(self.ids.flatten(0, 1).split(batch), self.lengths.flatten().split(batch))]
+        self.context = torch.cat(rows).unflatten(0, (self.count, PHRASINGS))
 
 
 @torch.no_grad()
@@ -74,41 +80,58 @@ def build(vae, tokenizer, count, size, images, rng, device, frames=FRAMES, batch
                  ids.reshape(count, PHRASINGS, ROWS), lengths.reshape(count, PHRASINGS))
 
 
-STILLS = 8                           # single pictures per clip of the bank: they cost a hundredth
-
-
 class Bank:
-    """All sizes, text-only and image clips, and single pictures; draws mixed batches."""
+    """Text-only and image clips of all sizes; draws mixed batches."""
 
     def __init__(self, vae, tokenizer, scale, rng, device, log, frames=FRAMES):
         self.sizes, self.weights = SIZES, [0.8, 0.1, 0.1]
         self.groups = []
         for size, weight in zip(SIZES, self.weights):
             count = max(int(scale * weight), 2)
-            self.groups.append((build(vae, tokenizer, count, size, False, rng, device, frames),
-                                build(vae, tokenizer, max(count * 3 // 4, 1), size, True, rng, device, frames)))
-        self.stills = build(vae, tokenizer, scale * STILLS, SIZES[0], False, rng, device, 1, batch=256)
-        log(f"bank: {self.stills.count} pictures, {sum(a.count for a, _ in self.groups)} text clips, "
-            f"{sum(b.count for _, b in self.groups)} image clips of {frames} frames")
+            self.groups.append([build(vae, tokenizer, count, size, False, rng, device, frames),
+                                build(vae, tokenizer, max(count * 3 // 4, 1), size, True, rng, device, frames)])
+            log(f"bank: {size[0]}x{size[1]} done")
+        log(f"bank: {sum(a.count for a, _ in self.groups)} text clips, {sum(b.count for _, b in self.groups)} image "
+            f"clips of {frames} frames")
+
+    def read(self, text, device):
+        """Encodes all captions, and the empty one that stands in for a dropped caption."""
+        for group in self.groups:
+            for clips in group:
+                clips.read(text, device)
+        with torch.no_grad(), autocast(device):
+            self.empty = text(torch.ones(1, 1, dtype=torch.long, device=device), torch.ones(1, device=device))
 
     def batch(self, tokens, frames, rng, device, drop=0.1):
-        """(x0, condition [.., 20, ..], ids, lengths) with about `tokens` tokens of `frames` latents."""
-        which = rng.python.choices(range(len(self.groups)), self.weights)[0] if frames > 1 else 0
-        text_only, images = self.groups[which] if frames > 1 else (self.stills, self.stills)
+        """(x0, condition [.., 20, ..], context [.., rows, text_dim]): about `tokens` tokens of `frames` latents,
+        half of them text only; the same shapes for the same group and frames."""
+        text_only, images = self.groups[rng.python.choices(range(len(self.groups)), self.weights)[0]]
         frames = min(frames, text_only.latents.shape[2])
-        width, height = self.sizes[which]
-        count = max(tokens // (frames * (width // 16) * (height // 16)) // 2, 1)
+        per_clip = frames * text_only.latents.shape[3] * text_only.latents.shape[4] // 4
+        count = max(tokens // per_clip // 2, 1)
+        rows = max(clips.context.shape[2] for clips in (text_only, images))
         parts = []
         for clips in (text_only, images):
-            index = rng.index(clips.count, count)
-            x0 = clips.latents[index.to(device), :, :frames].float()
+            index = torch.randint(0, clips.count, (count,), generator=rng.device, device=device)
+            phrasing = torch.randint(0, PHRASINGS, (count,), generator=rng.device, device=device)
+            x0 = clips.latents[index, :, :frames].float()
             condition = torch.zeros(count, 20, *x0.shape[2:], device=device)
             if clips.starts is not None:
                 condition[:, :4, 0] = 1
-                condition[:, 4:] = clips.starts[index.to(device), :, :frames].float()
-            parts.append((x0, condition, *clips.text(index, rng)))
-        x0, condition, ids, lengths = (torch.cat(part) for part in zip(*parts))
-        dropped = torch.rand(len(ids), generator=rng.cpu) < drop
-        ids[dropped], lengths[dropped] = 0, 1
-        ids[dropped, 0] = 1                                      # an empty prompt is </s> alone
-        return x0, condition, ids.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
+                condition[:, 4:] = clips.starts[index, :, :frames].float()
+            context = clips.context[index, phrasing].float()
+            parts.append((x0, condition, F.pad(context, (0, 0, 0, rows - context.shape[1]))))
+        x0, condition, context = (torch.cat(part) for part in zip(*parts))
+        dropped = torch.rand(len(x0), 1, 1, generator=rng.device, device=device) < drop
+        empty = F.pad(self.empty.float(), (0, 0, 0, rows - 1))
+        return x0, condition, torch.where(dropped, empty, context)
+
+
+class Stills(Bank):
+    """Single pictures, the first frames of text-only clips: they teach shapes and colours at a hundredth of the cost."""
+
+    def __init__(self, vae, tokenizer, scale, rng, device, log):
+        self.weights = [1]
+        clips = build(vae, tokenizer, scale, SIZES[0], False, rng, device, 1, batch=256)
+        self.groups = [[clips, clips]]
+        log(f"bank: {scale} pictures")

@@ -5,18 +5,21 @@ import pathlib
 import torch
 
 from . import distil, evaluate, export, scene, tokenizer, train_dit, train_text, train_vae
-from .bank import Bank
+from .bank import Bank, Stills
 from .stage import COMPILE, Budget, Log, Rng
 
-RECIPE = ["vae=3.4", "text=1", "base=11", "high=2", "low=2.5", "lora-high=2", "lora-low=2.5", "export", "eval"]
-TOY = ["vae=3steps", "text=2steps", "base=3steps", "high=2steps", "low=2steps", "lora-high=2steps", "lora-low=2steps", "export", "eval"]
+RECIPE = ["vae=3.4", "text=1", "stills=2", "bank", "base=11", "peek", "high=1.5", "low=2", "lora-high=1.5", "lora-low=2",
+          "export", "eval"]
+TOY = ["vae=3steps", "text=2steps", "stills=2steps", "bank", "base=3steps", "peek", "high=2steps", "low=2steps",
+       "lora-high=4steps", "lora-low=4steps", "export", "eval"]
 ABOUT = f"""Trains the small model that ships in models/demo, from nothing but this folder's own pictures.
 
 Stages, in order, each with its budget in minutes of wall clock (or NNNsteps):
   {' '.join(RECIPE)}
 Needs PyTorch, numpy and sentencepiece; meant for one large GPU (about 28 minutes in all).
-Checkpoints go to --work, so stages can be run one at a time: --stage base=5@0:0.5 runs the first
-half of the base schedule in 5 minutes, --stage base=5@0.5:1 the rest.
+Checkpoints go to --work, so stages can be run one at a time and by several processes ("bank" needs only
+the autoencoder): --stage base=5@0:0.5 runs the first half of the base schedule in 5 minutes, --stage
+base=5@0.5:1 the rest. "peek" judges the base network as it is, also while another process trains it.
 The same seed and the same step counts draw the same scenes and captions and start from the same
 weights; GPU arithmetic itself does not repeat to the last bit."""
 
@@ -29,12 +32,14 @@ def parse():
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/train-demo"), help="checkpoints")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("models/demo"), help="exported files")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=163840, help="tokens per training step")
-    parser.add_argument("--bank", type=int, default=2048, help="text-only clips to render and encode")
+    parser.add_argument("--tokens", type=int, default=81920, help="tokens per training step")
+    parser.add_argument("--bank", type=int, default=6144, help="text-only clips to render and encode")
+    parser.add_argument("--stills", type=int, default=32768, help="single pictures to render and encode")
+    parser.add_argument("--adamw", action="store_true", help="train the matrices with AdamW too, instead of Muon")
     parser.add_argument("--prompts", type=int, default=64, help="held-out prompts for eval")
-    parser.add_argument("--jitter", type=float, default=0.5, help="how freely places, sizes and shades vary, 0..1")
+    parser.add_argument("--jitter", type=float, default=0.3, help="how freely places, sizes and shades vary, 0..1")
     parser.add_argument("--start-from", type=pathlib.Path, metavar="FOLDER",
-                        help="take autoencoder and tokenizer from an exported folder, e.g. models/demo")
+                        help="take the autoencoder from an exported folder, e.g. models/demo")
     parser.add_argument("--no-compile", action="store_true", help="do not use torch.compile on the GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -58,16 +63,27 @@ def tokenizer_model(work, seed):
     return path.read_bytes()
 
 
-def bank_of(args, words, log):
-    """Encoded clips; kept in --work, because stages may run in separate calls."""
+def clips_of(args, words, log):
+    """Encoded clips with their captions read; kept in --work, because stages may run in separate calls."""
     path = args.work / "bank.pt"
     if path.exists():
-        return torch.load(path, map_location=args.device, weights_only=False)
-    coder = train_vae.load(args.work, args.device)
-    scale, frames = (1, 5) if args.toy else (args.bank, 81)
-    bank = Bank(coder, words, scale, Rng(args.seed, "bank", args.device), args.device, log, frames)
-    torch.save(bank, path)
-    log("bank saved")
+        bank = torch.load(path, map_location=args.device, weights_only=False)
+    else:
+        coder = train_vae.load(args.work, args.device)
+        scale, frames = (1, 5) if args.toy else (args.bank, 81)
+        bank = Bank(coder, words, scale, Rng(args.seed, "bank", args.device), args.device, log, frames)
+        torch.save(bank, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+        log("bank saved")
+    bank.read(train_dit.load_text(args.work, words, args.device), args.device)
+    return bank
+
+
+def stills_of(args, words, log):
+    """Single pictures; quick enough to make anew."""
+    bank = Stills(train_vae.load(args.work, args.device), words, 4 if args.toy else args.stills,
+                  Rng(args.seed, "stills", args.device), args.device, log)
+    bank.read(train_dit.load_text(args.work, words, args.device), args.device)
     return bank
 
 
@@ -79,6 +95,7 @@ def main():
     scene.JITTER["share"] = args.jitter
     if args.device != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
         COMPILE["on"] = not args.no_compile
         log(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
         train_vae.choose_convolution(args.device, log)
@@ -90,24 +107,27 @@ def main():
     for wanted in stages(args):
         name, _, amount = wanted.partition("=")
         log(f"stage {wanted}")
-        if name in ("base", "high", "low", "lora-high", "lora-low") and bank is None:
-            bank = bank_of(args, words, log)
-        common = (args.work, args.seed)
-        rest = (bank, words, tokens, args.device, log)
+        if name in ("bank", "base", "high", "low", "lora-high", "lora-low") and bank is None:
+            bank = clips_of(args, words, log)
+        common, end = (Budget(amount or "0"), args.work, args.seed), (args.device, log)
         if name == "vae":
-            train_vae.train(Budget(amount), *common, args.device, log, args.toy)
+            train_vae.train(*common, *end, args.toy)
         elif name == "text":
-            train_text.train(Budget(amount), *common, words, args.device, log)
+            train_text.train(*common, words, *end)
+        elif name == "stills":
+            train_dit.train_base(name, *common, stills_of(args, words, log), tokens, *end, not args.adamw)
         elif name == "base":
-            train_dit.train_base(Budget(amount), *common, *rest)
+            train_dit.train_base(name, *common, bank, tokens, *end, not args.adamw)
         elif name in ("high", "low"):
-            train_dit.train_expert(name, Budget(amount), *common, *rest)
+            train_dit.train_expert(name, *common, bank, tokens, *end)
         elif name in ("lora-high", "lora-low"):
-            distil.train_lora(name[5:], Budget(amount), *common, *rest)
+            distil.train_lora(name[5:], *common, bank, tokens, *end)
+        elif name == "peek":
+            evaluate.peek(args.work, words, args.seed, *end, **({"count": 2, "frames": 5} if args.toy else {}))
         elif name == "export":
             export.export(args.work, args.out, proto, log)
         elif name == "eval":
             toy = {"count": 2, "frames": 5} if args.toy else {"count": args.prompts}
             evaluate.evaluate(args.out, args.work, seed=args.seed, device=args.device, log=log, **toy)
-        else:
+        elif name != "bank":
             raise SystemExit(f"unknown stage '{name}'; see --help")

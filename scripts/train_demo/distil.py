@@ -4,15 +4,18 @@ The student is the expert as it ships (fp8 weights) plus a LoRA; its target is w
 guided steps of the full-precision expert arrive. So the LoRA also mends the quantisation.
 """
 import torch
+import torch.nn.functional as F
 
 from . import export
 from .dit import LORA_ALPHA, LORA_RANK, Transformer
+from .optimise import Optimiser
+from .record import Recorded
 from .sample import sigmas, velocity
-from .stage import Rng, adam, autocast, ramp
-from .train_dit import load_model, load_text, speed_up
+from .stage import Rng, ramp
+from .train_dit import load_model, speed_up
 
-GUIDANCE = {"high": 2.5, "low": 1.0}   # what is drawn is decided early; guiding the rest only shifts colours
-SUBSTEPS = {0: 4, 1: 4, 2: 4, 3: 8}  # teacher steps per step of the schedule
+GUIDANCE = {"high": 2.0, "low": 1.0}   # what is drawn is decided early; guiding the rest only shifts colours
+SUBSTEPS = {0: 3, 1: 3, 2: 3, 3: 6}  # teacher steps per step of the schedule
 
 
 class Lora:
@@ -73,11 +76,10 @@ def student_of(name, work, device):
     return model, lora
 
 
-def arrive(students, x0, condition, context, step, rng, device):
-    """A state before `step`: half real clips with noise, half what the students make themselves."""
+def arrive(students, x0, condition, context, noise, step, device):
+    """The state before `step` that the students make themselves from noise; of a real clip when they are None."""
     schedule = sigmas()
-    noise = rng.randn_like(x0)
-    if step == 0 or rng.python.random() < 0.5:
+    if students is None:
         return (1 - schedule[step]) * x0 + schedule[step] * noise
     x = noise
     for i in range(step):
@@ -93,9 +95,8 @@ def teacher_step(teacher, x, condition, begin, end, context, empty, guidance, su
     return x
 
 
-def train_lora(name, budget, work, seed, bank, tokenizer, tokens, device, log):
+def train_lora(name, budget, work, seed, bank, tokens, device, log):
     rng, schedule = Rng(seed, f"lora-{name}", device), sigmas()
-    text = load_text(work, tokenizer, device).requires_grad_(False)
     # Nothing below runs under no_grad: that would be another compiled graph, a minute of waiting.
     teacher = speed_up(load_model(work, name, device), device)
     (work / f"lora-{name}.pt").unlink(missing_ok=True)
@@ -103,33 +104,44 @@ def train_lora(name, budget, work, seed, bank, tokenizer, tokens, device, log):
     students = [speed_up(student, device)] * 2
     if name == "low":
         students[0] = speed_up(student_of("high", work, device)[0], device)
-    optimizer = adam(lora.parameters(), device)
-    empty = text(*(part.to(device) for part in tokenizer.batch([""])))
-    average = None
+    optimiser = Optimiser([], lora.parameters(), device)
+
+    def learn(step, own):
+        """One training step on what happens at `step` of the schedule, for a graph of its own."""
+        begin, end = schedule[step], schedule[step + 1]
+
+        def run(x0, condition, context, empty, noise):
+            x = arrive(students if own else None, x0, condition, context, noise, step, device)
+            goal = teacher_step(teacher, x, condition, begin, end, context, empty, GUIDANCE[name], SUBSTEPS[step], device)
+            v = velocity(student, x, condition, begin, context, None, 1.0, device)
+            loss = (v - (goal - x) / (end - begin)).pow(2).mean()
+            optimiser.clear()
+            student.zero_grad(set_to_none=True)
+            loss.backward()
+            lora.take_gradients()
+            optimiser.step()
+            lora.merge()
+            return loss.detach()
+        return Recorded(run, device)
+
+    recorded, average = {}, {}
     while budget.left():
         progress = budget.progress()
         step = rng.python.choice((0, 1) if name == "high" else (2, 3))
-        x0, condition, ids, lengths = bank.batch(tokens // 2, rng.python.choice((21, 21, 21, 13, 7)), rng, device, drop=0.02)
-        for group in optimizer.param_groups:
-            group["lr"] = ramp(progress, [(0, 1e-4), (0.05, 2e-3), (0.4, 1.5e-3), (1, 5e-5)])
-        with autocast(device):
-            context = text(ids, lengths)
-        x = arrive(students, x0, condition, context, step, rng, device)
-        begin, end = schedule[step], schedule[step + 1]
-        goal = teacher_step(teacher, x, condition, begin, end, context, empty.expand(len(x), -1, -1), GUIDANCE[name],
-                            SUBSTEPS[step], device)
-        v = velocity(student, x, condition, begin, context, None, 1.0, device)
-        loss = (v - (goal - x) / (end - begin)).pow(2).mean()
-        student.zero_grad(set_to_none=True)
-        loss.backward()
-        lora.take_gradients()
-        torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
-        optimizer.step()
-        lora.merge()
+        own = step > 0 and rng.python.random() < 0.75
+        x0, condition, context = bank.batch(tokens // 2, 21, rng, device, drop=0.02)
+        rate = ramp(progress, [(0, 1e-4), (0.05, 1e-3), (0.4, 1e-3), (1, 2e-5)])
+        optimiser.rate(rate, rate)
+        empty = F.pad(bank.empty.float(), (0, 0, 0, context.shape[1] - 1)).expand_as(context)
+        key = (step, own, x0.shape)
+        if key not in recorded:
+            recorded[key] = learn(step, own)
+        loss = recorded[key](x0, condition, context, empty, rng.randn_like(x0))
         budget.step += 1
-        average = loss.detach() if average is None else 0.98 * average + 0.02 * loss.detach()
-        if budget.step % 50 == 0 or budget.step in (1, 10):
-            log(f"lora-{name} step {budget.step} progress {progress:.3f} loss {average.item():.5f} "
+        average[step] = loss.clone() if step not in average else average[step].lerp_(loss, 0.02)
+        if budget.step % 100 == 0 or budget.step in (1, 10):
+            shown = ", ".join(f"{k}: {v.item():.5f}" for k, v in sorted(average.items()))
+            log(f"lora-{name} step {budget.step} progress {progress:.3f} loss {shown} "
                 f"steps/s {budget.step / budget.elapsed():.2f}")
     log(f"lora-{name}: {budget.step} steps in {budget.elapsed():.0f} s")
-    torch.save(lora.state(), work / f"lora-{name}.pt")
+    torch.save({k: v.cpu() for k, v in lora.state().items()}, work / f"lora-{name}.pt")

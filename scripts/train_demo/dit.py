@@ -78,6 +78,14 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
+    @torch.no_grad()
+    def look_away_from_padding(self):
+        """Queries begin opposite to the key of a padding row (its bias), so that the few words, not
+        the hundreds of padding rows, have most of the weight from the first step."""
+        sign = torch.randint(0, 2, self.q.bias.shape).float() * 2 - 1
+        self.q.bias.copy_(2 * sign)
+        self.k.bias.copy_(-0.5 * sign)
+
     def forward(self, x, context, bias):
         """`context` ends with one padding row; `bias` [rows] holds 0 and log(padding count) for it.
 
@@ -139,6 +147,8 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
         nn.init.zeros_(self.head.head.weight)
+        for block in self.blocks:
+            block.cross_attn.look_away_from_padding()
 
     def time_features(self, t):
         """Cosines first; t is 1000 * sigma, never divided."""

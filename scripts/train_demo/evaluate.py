@@ -5,13 +5,14 @@ import time
 
 import torch
 
-from . import prompts, tensorfile, video
+from . import judge, prompts, tensorfile, train_vae, video
 from .dit import Transformer
 from .export import FILES
 from .sample import Pipeline
 from .score import SEGMENT, complaints, judge_clip, table
 from .tensorfile import dequantised
 from .tokenizer import Tokenizer
+from .train_dit import load_model, load_text
 from .umt5 import TextEncoder
 from .vae import Vae
 
@@ -46,6 +47,31 @@ def merge(state, lora):
             state[module[len("diffusion_model."):] + ".weight"] += float(lora[module + ".alpha"]) / len(down) * up @ down
 
 
+def judged(clips, listed):
+    """[(prompt, scene, verdicts)]; the judge runs on all cores."""
+    jobs = [(clip, scene) for clip, (_, scene) in zip(clips, listed)]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        verdicts = pool.map(judge_clip, jobs, chunksize=2)
+    return [(prompt, scene, v) for (prompt, scene), v in zip(listed, verdicts)]
+
+
+def peek(work, words, seed, device, log, count=32, frames=SEGMENT):
+    """The base network as it is, on held-out prompts with 12 guided steps: pictures, one segment, two."""
+    model = load_model(work, "base", device).eval()
+    pipeline = Pipeline(train_vae.load(work, device), load_text(work, words, device).eval(), words, model, model, device)
+    listed = prompts.held_out_list(count, seed)
+    texts, options = [prompt for prompt, _ in listed], {"steps": 12, "switch": 6, "guidance": 2.0}
+    still = pipeline.segment(texts, torch.randn(count, 16, 1, 16, 24, generator=torch.Generator().manual_seed(seed)), **options)
+    found = [judge.find(clip[0]) for clip in still.numpy()]
+    right = [(judge.colour_name(p.colour) == s.colour and judge.colour_name(p.ground) == s.ground,
+              judge.shape_name(p, False)[0] == s.shape) if p else (0, 0) for p, (_, s) in zip(found, listed)]
+    log(f"peek: pictures: colour {sum(c for c, _ in right)}, shape {sum(s for _, s in right)} of {count}")
+    video.write_png(work / "peek-stills.png", video.sheet(still.numpy().reshape(-1, 8 if count >= 8 else 1, *still.shape[2:]), 8))
+    clips = pipeline.two_segments(texts, seed, frames=frames, **options).numpy()
+    log("peek:\n" + table(judged(clips, listed)))
+    video.write_png(work / "peek.png", video.sheet(clips[:12]))
+
+
 def evaluate(folder, out, count, seed, device, log, frames=SEGMENT, variants=("lora", "plain", "guided")):
     """Tables for the 4-step LoRA, for 4 steps without it, and for 20 guided steps without it."""
     listed = prompts.held_out_list(count, seed)
@@ -57,10 +83,7 @@ def evaluate(folder, out, count, seed, device, log, frames=SEGMENT, variants=("l
         pipeline = open_pipeline(folder, device, lora=variant == "lora")
         clips = pipeline.two_segments(texts, seed, frames=frames, **options[variant]).numpy()
         rendered = time.time() - start
-        jobs = [(clip, scene) for clip, (_, scene) in zip(clips, listed)]
-        with multiprocessing.get_context("spawn").Pool() as pool:
-            verdicts = pool.map(judge_clip, jobs, chunksize=2)
-        results = [(prompt, scene, v) for (prompt, scene), v in zip(listed, verdicts)]
+        results = judged(clips, listed)
         report[variant] = table(results)
         log(f"eval {variant}: rendered in {rendered:.1f} s, judged in {time.time() - start - rendered:.1f} s\n"
             + report[variant] + "\n" + "\n".join(list(complaints(results))[:25]))

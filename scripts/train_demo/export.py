@@ -52,16 +52,14 @@ def manifest():
         "vocabulary": prompts.vocabulary(),
         "examples": ["a red circle moves left over a blue background", "a yellow star turns on a purple background",
                      "white background, a green heart growing", "a small orange square rises quickly on black"],
-        "note": "It draws one coloured shape (circle, square, triangle, star, heart, ring or cross) on a coloured "
+        "note": "It draws one coloured shape (circle, square, triangle, star or heart) on a coloured "
                 "background, moving, growing, shrinking, turning or standing still as you say.",
     }
 
 
 def take_back(folder, work):
-    """Checkpoints of the autoencoder and the tokenizer out of an exported folder."""
+    """The autoencoder's checkpoint out of an exported folder."""
     torch.save({k: v.float() for k, v in tensorfile.load(folder / FILES["vae"]).items()}, work / "vae.pt")
-    spiece = tensorfile.load(folder / FILES["text_encoder"])["spiece_model"]
-    (work / "tokenizer.model").write_bytes(spiece.numpy().tobytes())
 
 
 def export(work, out, tokenizer_proto, log):

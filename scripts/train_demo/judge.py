@@ -11,7 +11,7 @@ from collections import namedtuple
 import numpy as np
 
 from . import shapes
-from .world import COLOURS, MOTIONS, ROUND, SHAPES, SPEEDS, TRAVEL_X, TRAVEL_Y, TURN
+from .world import COLOURS, ROUND, SHAPES, SPEEDS, TRAVEL_X, TRAVEL_Y, TURN
 
 FPS = 16                             # the model's own rate; faster files are thinned to it
 EVERY = 4                            # look at every 4th frame
@@ -211,10 +211,11 @@ def motion_name(m, frames, speed="normal"):
     if active[0] == "size":
         return "grow" if m.growth > 0 else "shrink"
     if active[0] == "turn":
-        return "turn" if m.turn > 0 else "turn-back"
-    sector = round(math.atan2(m.dy / TRAVEL_Y, m.dx / TRAVEL_X) / (math.pi / 4)) % 8
-    return {MOTIONS[n]: n for n in MOTIONS if MOTIONS[n]}[[(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1),
-                                                          (1, -1)][sector]]
+        return "turn" if m.turn > 0 else "turns back"
+    x, y = m.dx / TRAVEL_X, m.dy / TRAVEL_Y
+    if min(abs(x), abs(y)) > 0.5 * max(abs(x), abs(y)):
+        return "diagonal"
+    return ("left" if x < 0 else "right") if abs(x) > abs(y) else ("up" if y < 0 else "down")
 
 
 # ---- a clip ---------------------------------------------------------------------------------

@@ -26,10 +26,6 @@ SIDES = {
     "down": ["down", "downwards", "downward", "to the bottom", "towards the bottom", "from top to bottom",
              "from the top to the bottom"],
 }
-for _v, _vertical in (("up", "upper"), ("down", "lower")):
-    for _h in ("left", "right"):
-        SIDES[f"{_v}-{_h}"] = [f"{_v} and to the {_h}", f"to the {_vertical} {_h}", f"towards the {_vertical} {_h} corner",
-                               f"diagonally {_v} and {_h}", f"{_v} and {_h}", f"diagonally to the {_vertical} {_h}"]
 OWN = {                              # motions with verbs of their own
     "up": [("rises", "rising"), ("climbs", "climbing")],
     "down": [("falls", "falling"), ("sinks", "sinking"), ("drops", "dropping")],
@@ -39,8 +35,6 @@ OWN = {                              # motions with verbs of their own
                ("contracts", "contracting")],
     "turn": [(f + tail, p + tail) for f, p in (("turns", "turning"), ("rotates", "rotating"), ("spins", "spinning"))
              for tail in ("", " clockwise", " around")],
-    "turn-back": [(f + tail, p + tail) for f, p in (("turns", "turning"), ("rotates", "rotating"), ("spins", "spinning"))
-                  for tail in (" counterclockwise", " anticlockwise")],
     "still": [("stands still", "standing still"), ("stays still", "staying still"), ("does not move", "not moving"),
               ("stays in place", "staying in place"), ("is still", "standing still"), ("rests", "resting")],
 }
@@ -148,7 +142,7 @@ _SHAPE_OF = {word: name for name, words in SHAPE_WORDS.items() for word in words
 _SIDE_OF = {"left": "left", "leftwards": "left", "leftward": "left", "right": "right", "rightwards": "right",
             "rightward": "right", "up": "up", "upwards": "up", "upward": "up", "top": "up", "upper": "up",
             "down": "down", "downwards": "down", "downward": "down", "bottom": "down", "lower": "down"}
-_VERB_OF = {form.split()[0]: motion for motion, pairs in OWN.items() if motion not in ("grow", "shrink", "still", "turn-back")
+_VERB_OF = {form.split()[0]: motion for motion, pairs in OWN.items() if motion not in ("grow", "shrink", "still")
             for pair in pairs for form in pair}
 _VERB_OF.update({word: "grow" for word in "grows growing bigger larger expands expanding swells swelling".split()})
 _VERB_OF.update({word: "shrink" for word in "shrinks shrinking smaller contracts contracting".split()})
@@ -177,8 +171,6 @@ def read(prompt):
     ground = _COLOUR_OF[words[at]] if at is not None else None
     shape = next((_SHAPE_OF[w] for w in words if w in _SHAPE_OF), None)
     motion = next((_VERB_OF[w] for w in words if w in _VERB_OF), None)
-    if motion == "turn" and ("counterclockwise" in words or "anticlockwise" in words):
-        motion = "turn-back"
     if motion is None:
         sides = {_SIDE_OF[w] for w in words if w in _SIDE_OF}
         motion = "-".join(s for s in ("up", "down", "left", "right") if s in sides) or "still"

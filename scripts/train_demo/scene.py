@@ -34,7 +34,7 @@ def _start(rng, scene, width, height):
     direction = MOTIONS[scene.motion]
     radius = SIZES[scene.size] * about(rng, 0.94, 1.06)
     if scene.motion == "grow":
-        radius = about(rng, 0.09, 0.12)
+        radius = about(rng, 0.10, 0.13)
     if scene.motion == "shrink":
         radius = about(rng, 0.28, 0.32)
     near_x, near_y = _limits(radius, width, height)
@@ -66,7 +66,7 @@ def path(rng, scene, width, height, frames, begin="start", margin=0):
     speed = SPEEDS[scene.speed] * about(rng, 0.95, 1.05) / SPAN
     dx, dy = MOTIONS[scene.motion] or (0, 0)
     grow = {"grow": GROWTH, "shrink": -GROWTH}.get(scene.motion, 0) * speed
-    turn = {"turn": TURN, "turn-back": -TURN}.get(scene.motion, 0) * speed
+    turn = {"turn": TURN}.get(scene.motion, 0) * speed
     first = 0
     if begin == "later":
         first = SPAN if rng.random() < 0.7 else rng.randrange(0, 2 * SPAN)

@@ -29,16 +29,11 @@ def _heart():
     return list(zip(x / 15.5, (y - 0.3) / 15.5))
 
 
-_ARM = 0.36
 _POLYGONS = {
     "square": _regular(4, 1.25, turn=math.pi / 4),
     "triangle": _regular(3, 1.28),
     "star": _regular(5, 1.32, 0.56),
     "heart": _heart(),
-    "cross": [(s * a, t * b) for s, t, corner in
-              ((1, -1, ((_ARM, 1.1), (_ARM, _ARM), (1.1, _ARM))), (1, 1, ((1.1, _ARM), (_ARM, _ARM), (_ARM, 1.1))),
-               (-1, 1, ((_ARM, 1.1), (_ARM, _ARM), (1.1, _ARM))), (-1, -1, ((1.1, _ARM), (_ARM, _ARM), (_ARM, 1.1))))
-              for a, b in corner],
 }
 
 
@@ -59,8 +54,6 @@ def distance(shape, x, y):
     """Signed distance of the points (x, y) to a shape of unit radius."""
     if shape == "circle":
         return np.hypot(x, y) - 1
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.82) - 0.27
     return _polygon_distance(_POLYGONS[shape], x, y)
 
 

@@ -88,6 +88,19 @@ class TextEncoder(nn.Module):
         self.encoder = nn.Module()
         self.encoder.block = nn.ModuleList(Layer(dim, heads, hidden) for _ in range(layers))
         self.encoder.final_layer_norm = RMSNorm(dim)
+        self._look_around()
+
+    @torch.no_grad()
+    def _look_around(self):
+        """All layers but the last begin with one head on the words before and one on the words after.
+
+        Which of two colours belongs to the thing is told by its neighbours; from tables without a
+        preference the encoder stays a bag of words for thousands of steps.
+        """
+        for layer in self.encoder.block[:-1]:
+            table = layer.layer[0].SelfAttention.relative_attention_bias.weight
+            table[1:3, 0::2] += 3
+            table[17:19, 1::2] += 3
 
     def forward(self, ids, length):
         """ids [batch, rows], length [batch] with </s> counted; rows past the length come out zero."""
