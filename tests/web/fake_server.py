@@ -36,12 +36,15 @@ FINISHED = ("completed", "failed", "cancelled")
 STEP_SECONDS = {"text": 0.6, "high_noise": 6.4, "low_noise": 6.4, "decode": 5.1, "interpolate": 2.8, "encode": 0.9,
                 "upload": 0.2}
 MODEL = {
-    "id": "demo", "object": "model", "owned_by": "framefarm", "workers": 2, "title": "Coloured shapes",
+    "id": "demo", "object": "model", "owned_by": "framefarm", "title": "Coloured shapes",
     "takes_text": True,
     "takes_image": True, "max_segment_frames": 81, "sizes": ["192x128", "128x192", "128x128"],
     "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
                  "guidance_scale": 1.0},
-    "loras": ["demo_4steps"], "vocabulary": ["red", "blue", "circle", "square", "moves", "turns"],
+    "loras": ["demo_4steps"],
+    "vocabulary": ("background ball black blue box brown circle dark front green grows ground in its left middle moves night "
+                   "orange pale pink purple red rest right rises rolls room shrinks slides slowly small square triangle "
+                   "turns wall white yellow").split(),
     "examples": ["a red circle moves left over a blue background", "a yellow triangle turns on a green ground",
                  "a small white square grows in front of a purple wall"],
     "note": "A small model that draws coloured shapes that move, grow and turn. Other prompts give shapes too."}
@@ -67,6 +70,7 @@ class FakeFarm:
         self.jobs = {}                      # id -> Video, in order of age
         self.speed = speed
         self.paused = False
+        self.model = dict(MODEL)
         self.events = True                  # False: /v1/events answers 404 and the page must poll
         self.down = False                   # True: every connection is dropped without an answer
         self.refuse = []                    # [(method, path regex, status, body)] answered before anything else
@@ -437,7 +441,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
                 raise Refusal(404, f"there is no video '{parts[1]}'", code="not_found")
             return self.one_video(job, parts[2] if len(parts) > 2 else None, query, body)
         if parts == ["models"]:
-            return {"object": "list", "data": [MODEL]}
+            return {"object": "list", "data": [{**farm.model, "workers": len(farm.workers)}]}
         if parts == ["workers"]:
             return {"object": "list", "data": farm.workers}
         if parts[0] == "workers":

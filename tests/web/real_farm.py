@@ -17,8 +17,10 @@ MODEL = {"name": "demo", "title": "Coloured shapes", "hash": "ab" * 32, "takes_t
          "max_segment_frames": 81, "sizes": ["192x128", "128x192"],
          "defaults": {"size": "192x128", "num_frames": 81, "num_inference_steps": 4, "switch_step": 2, 
                       "flow_shift": 5.0, "guidance_scale": 1.0},
-         "loras": ["demo_4steps"], "examples": ["a red circle moves left"], "vocabulary": ["red"],
-         "note": "Draws coloured shapes."}
+         "loras": ["demo_4steps"]}
+# What it can draw is the installed model's own word.
+FILE = json.loads((pathlib.Path(__file__).resolve().parents[2] / "models" / "demo" / "model.json").read_text())
+MODEL.update({key: FILE[key] for key in ("title", "examples", "vocabulary", "note")})
 STAGES = [("text", None), ("high_noise", 0), ("high_noise", 1), ("low_noise", 0), ("low_noise", 1), ("decode", None),
           ("interpolate", None), ("encode", None)]
 

@@ -185,6 +185,69 @@ def test_settings_and_unsent_prompt_survive_a_reload(page):
     assert page.one("#seed").get_attribute("value") == seed
 
 
+def test_every_setting_survives_a_reload(page):
+    page.open()
+    page.until(lambda: page.all("#size option[value='128x192']"))
+    page.button("More").click()
+    values = {"size": "128x192", "frames": "49", "fps": "16", "seed": "123", "count": "3", "priority": "10",
+              "num_inference_steps": "8", "switch_step": "3", "flow_shift": "4.5", "guidance_scale_2": "3.5",
+              "guidance_scale": "2", "negative_prompt": "blur"}
+    page.js("""const fields = document.querySelector('#compose').elements;
+               for (const [name, value] of Object.entries(arguments[0])) fields[name].value = value;
+               document.querySelector('[data-lora=demo_4steps]').value = '0.8';
+               document.querySelector('#prompt').dispatchEvent(new Event('input', {bubbles: true}));""", values)
+    page.load_again()
+    page.until(lambda: page.all("[data-lora=demo_4steps]"))
+    kept = page.js("""const fields = document.querySelector('#compose').elements;
+                      return Object.fromEntries(arguments[0].map(name => [name, fields[name].value]));""", list(values))
+    assert kept == values
+    assert page.one("[data-lora=demo_4steps]").get_attribute("value") == "0.8"
+
+
+def test_what_was_typed_stays_when_a_worker_comes(page):
+    page.farm.events = False
+    page.expected.append("v1/events")
+    page.open()
+    page.until(lambda: page.all("#size option[value='128x192']"))
+    Select(page.one("#size")).select_by_value("128x192")
+    page.button("More").click()
+    set_value(page, "[data-lora=demo_4steps]", "0.8")
+    page.farm.workers.pop()
+    page.farm.model["note"] = "Knows more now."        # a model that did change is taken over
+    page.js("document.querySelector('#about-model').open = true")
+    page.says("#about-model", "Knows more now.")
+    assert page.one("[data-lora=demo_4steps]").get_attribute("value") == "0.8"
+    assert page.one("#size").get_attribute("value") == "128x192"
+
+
+def test_words_that_the_model_does_not_know_are_named_kindly(page):
+    page.farm.model.update(title="Fruit", vocabulary=["apple", "falls"])
+    page.open()
+    page.type_prompt("An apple falls from the castle, a CASTLE at sunrise")
+    page.says("#unknown", "This model does not know “castle” and “sunrise”. You get a video all the same")
+    page.one("#prompt").clear()
+    page.type_prompt("the apple falls")
+    page.until(lambda: not page.all("#unknown"))
+    page.button("Make video").click()
+    page.says("#waiting-list", "the apple falls")
+
+
+def test_a_model_without_a_vocabulary_knows_every_word(page):
+    page.farm.model.update(vocabulary=[], note="", title="Wan")
+    page.open()
+    page.type_prompt("a castle at sunrise")
+    page.says("#becomes", "ready in")
+    assert not page.all("#unknown")
+
+
+def test_page_states_what_the_model_can_draw(page):
+    page.farm.model.update(title="Fruit", vocabulary=["apple", "falls"], note="It knows fruit.", examples=["an apple"])
+    page.open()
+    page.button("What this model can draw").click()
+    for words in ("Fruit. It knows fruit.", "192×128", "81 frames in one piece", "“an apple”", "2 words: apple, falls"):
+        page.says("#about-model", words)
+
+
 def test_empty_farm_teaches_the_first_step(page):
     page.open()
     page.says("#welcome", "Make the first one")

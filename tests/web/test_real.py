@@ -7,7 +7,7 @@ import os
 import pytest
 
 from conftest import Page
-from real_farm import RealFarm
+from real_farm import FILE, RealFarm
 
 SERVER = os.environ.get("FRAMEFARM_SERVER", "")
 pytestmark = pytest.mark.skipif(not os.access(SERVER, os.X_OK), reason="no framefarm-server is built")
@@ -52,6 +52,18 @@ def test_prompt_becomes_a_video_that_plays_with_its_timings(page, farm):
     rows = [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in page.all("#job table tr")]
     assert [row[0] for row in rows] == ["Seconds", "Segment 1", "Segment 2", "Join", "Together"]
     assert farm.call("GET", "/v1/queue")["jobs"]["completed"] == 1    # the dry runs made none
+
+
+def test_an_empty_farm_offers_what_the_installed_model_can_draw(page, farm):
+    farm.register()
+    page.open()
+    page.until(lambda: [e.text for e in page.all("#welcome .example")] == FILE["examples"][:3])
+    page.all("#welcome .example")[0].click()
+    page.until(lambda: page.one("#prompt").get_attribute("value") == FILE["examples"][0])
+    assert not page.all("#unknown")
+    page.one("#prompt").send_keys(" beside a xylophone")
+    page.says("#unknown", "does not know")
+    page.says("#unknown", "“xylophone”")
 
 
 def test_cancel_retry_and_delete_reach_the_server(page, farm):

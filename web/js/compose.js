@@ -2,20 +2,21 @@
  * Settings and the unsent prompt outlive a reload (localStorage); a start image does not.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
-import {$, h, icon, setText} from './dom.js';
+import {askEstimate, showBecomes} from './becomes.js';
+import {$, icon, setText} from './dom.js';
 import {explainCall} from './failure.js';
-import {exact, inAbout, nowSeconds, plural, roughly} from './format.js';
-import {framesForSeconds, makePlan, nearestFrames, planSentence} from './plan.js';
-import {guessSeconds} from './stages.js';
-import {accept, farm, hurry, model} from './store.js';
+import {inAbout, plural} from './format.js';
+import {NUMBERS, chosen, loraInputs, takeModel, takeModels} from './model_form.js';
+import {framesForSeconds, nearestFrames} from './plan.js';
+import {setStartImage, startImage, startStartImage} from './start_image.js';
+import {accept, farm, hurry} from './store.js';
 import {say} from './undo.js';
+import {listWords, unknownWords} from './vocabulary.js';
 
 const STORE = 'framefarm.compose';
-const MAX_IMAGE_BYTES = 20 * 2 ** 20;
-const NUMBERS = ['num_inference_steps', 'switch_step', 'flow_shift', 'guidance_scale_2', 'guidance_scale'];
 const MORE = [...NUMBERS, 'negative_prompt'];
 const form = $('#compose'), field = form.elements, prompt = field.prompt;
-let image = null, asBatch = false, dryRun = null, dryTimer = 0, estimate = null, sending = false;
+let asBatch = false, sending = false;
 
 const saved = (() => {
   try {
@@ -32,7 +33,6 @@ const number = el => el.value.trim() === '' ? null : Number(el.value);
 const frames = () => nearestFrames(number(field.frames) ?? 81);
 const fps = () => Number(field.fps.value) || 32;
 const count = () => Math.min(100, Math.max(1, Math.round(number(field.count) ?? 1)));
-const chosen = () => model(field.model.value);
 
 /* Fields left empty stay out, so that the model's own defaults hold. */
 function request(text) {
@@ -46,7 +46,7 @@ function request(text) {
     const value = name === 'negative_prompt' ? field[name].value.trim() || null : number(field[name]);
     if (value != null) r[name] = value;
   }
-  const loras = [...form.querySelectorAll('#loras input')].filter(el => el.value.trim() !== '')
+  const loras = loraInputs().filter(el => el.value.trim() !== '')
     .map(el => ({name: el.dataset.lora, strength: Number(el.value)}));
   if (loras.length) r.loras = loras;
   return r;
@@ -61,7 +61,7 @@ function requests() {
   }));
 }
 
-function guessSize() {
+function chosenSize() {
   const [width, height] = field.size.value === 'free' ? [number(field.width), number(field.height)]
     : field.size.value.split('x').map(Number);
   return {width, height};
@@ -71,60 +71,37 @@ function guessSize() {
 
 function becomes() {
   const n = (asBatch ? lines().length : 1) * count();
-  let text;
-  try {
-    text = planSentence(makePlan(frames(), fps(), chosen()?.max_segment_frames ?? 81));
-  } catch (e) {
-    text = e.message;
-  }
-  if (n > 1) text = `${plural(n, 'video')}, each ${text}`;
-  const node = $('#becomes');
-  const parts = [text];
-  const work = guessSeconds({...guessSize(), num_frames: frames()});
-  const took = estimate && estimate.expected_end_at - (estimate.expected_start_at ?? nowSeconds());
-  if (n > 1 && (estimate || work)) parts.push(`, takes about ${roughly((estimate ? took : work) * n)}`);
-  else if (!estimate && work) parts.push(`, takes about ${roughly(work)}`);
-  if (estimate && n === 1) {
-    parts.push(', ', h('span', {title: `Expected ${exact(estimate.expected_end_at)}`},
-      `takes about ${roughly(took)}, ready ${inAbout(estimate.expected_end_at)}`));
-  }
-  if (node.textContent !== parts.map(p => p.textContent ?? p).join('')) node.replaceChildren(...parts);
+  showBecomes({...chosenSize(), num_frames: frames(), fps: fps()}, n, chosen()?.max_segment_frames ?? 81);
   $('#send').disabled = sending || !prompt.value.trim();
   setText($('#send'), n > 1 ? `Make ${n} videos` : 'Make video');
 }
 
-/* Asks the farm when it would be done; the sentence stands without the answer. */
-function askEstimate() {
-  clearTimeout(dryTimer);
-  dryRun?.abort();
-  estimate = null;
-  if (!prompt.value.trim() || asBatch || !farm.link.ok) return;
-  dryTimer = setTimeout(async () => {
-    dryRun = new AbortController();
-    try {
-      const v = await api.dryRun(request(prompt.value.trim()), dryRun.signal);
-      estimate = v.expected_end_at ? v : null;
-      showProblem(null);
-      becomes();
-    } catch (e) {
-      /* Only what the person can put right while typing; anything else is said when they send. */
-      if (e.status === 400 || e.status === 422) showProblem(e);
-    }
-  }, 500);
+/* A kind word before the video, not only after it. */
+function noteUnknown() {
+  const words = unknownWords(prompt.value, chosen()?.vocabulary);
+  $('#unknown').hidden = !words.length;
+  setText($('#unknown'), words.length ? `This model does not know ${listWords(words)}. `
+    + 'You get a video all the same, of what it makes of the rest.' : '');
 }
 
 function changed() {
   grow();
   const many = lines().length;
   if (many < 2) asBatch = false;
+  if (startImage()) asBatch = false;
   const offer = $('#batch');
-  offer.hidden = many < 2 || Boolean(image);
+  offer.hidden = many < 2 || Boolean(startImage());
   setText(offer.firstElementChild, asBatch ? `${many} lines, one video each.` : `${many} lines, taken as one prompt.`);
   setText(offer.lastElementChild, asBatch ? 'Keep as one prompt' : `Make ${many} videos, one per line`);
   $('#free-size').hidden = field.size.value !== 'free';
+  noteUnknown();
   becomes();
   save();
-  askEstimate();
+  const text = prompt.value.trim();
+  askEstimate(text && !asBatch && farm.link.ok ? request(text) : null, error => {
+    showProblem(error);
+    becomes();
+  });
 }
 
 function save() {
@@ -133,7 +110,7 @@ function save() {
     if (!el.name || el.type === 'file' || (el.type === 'radio' && !el.checked)) continue;
     values[el.name] = el.value;
   }
-  for (const el of form.querySelectorAll('#loras input')) values[`lora:${el.dataset.lora}`] = el.value;
+  for (const el of loraInputs()) values[`lora:${el.dataset.lora}`] = el.value;
   values.open = $('#more').open;
   localStorage.setItem(STORE, JSON.stringify(values));
 }
@@ -159,10 +136,10 @@ async function send() {
   becomes();
   try {
     const all = requests();
-    const failed = all.length > 1 && !image ? await sendBatch(all) : await sendEach(all);
+    const failed = all.length > 1 && !startImage() ? await sendBatch(all) : await sendEach(all);
     if (!failed) {
       prompt.value = '';
-      setImage(null);
+      setStartImage(null);
       asBatch = false;
     }
     hurry();
@@ -177,7 +154,7 @@ async function send() {
 
 async function sendEach(all) {
   let v;
-  for (const r of all) accept(v = await api.create(r, image));
+  for (const r of all) accept(v = await api.create(r, startImage()));
   const where = v.queue_position > 1 ? `Waiting at position ${v.queue_position}` : 'It is next';
   const when = v.expected_start_at ? `, starts ${inAbout(v.expected_start_at)}` : '';
   say(all.length > 1 ? `${all.length} videos are waiting.` : `${where}${when}.`);
@@ -212,104 +189,11 @@ function showProblem(error) {
   }
 }
 
-/* ---- start image ---- */
-
-function setImage(file) {
-  if (file && !/^image\/(png|jpeg|webp)$/.test(file.type)) return say('A start image is a PNG, JPEG or WebP file.');
-  if (file && file.size > MAX_IMAGE_BYTES) return say('That image is over 20 MB; a smaller one does as well.');
-  const shown = $('#start-image img');
-  if (shown.src) URL.revokeObjectURL(shown.src);
-  image = file;
-  $('#start-image').hidden = !file;
-  if (file) {
-    shown.src = URL.createObjectURL(file);
-    shown.alt = `Start image ${file.name ?? ''}`;
-    asBatch = false;
-  } else shown.removeAttribute('src');
-  $('#image-file').value = '';
-  changed();
-}
-
-const imageIn = transfer => [...transfer?.files ?? []].find(f => f.type.startsWith('image/'));
-
-function listenForImages() {
-  $('#pick-image').addEventListener('click', () => $('#image-file').click());
-  $('#image-file').addEventListener('change', e => e.target.files[0] && setImage(e.target.files[0]));
-  const remove = $('#start-image button');
-  remove.append(icon('close'));
-  remove.addEventListener('click', () => (setImage(null), prompt.focus()));
-  document.addEventListener('paste', e => {
-    const file = imageIn(e.clipboardData);
-    if (!file) return;
-    e.preventDefault();
-    setImage(file);
-  });
-  /* Anywhere on the page, or a near miss would make the browser leave it for the picture. */
-  for (const name of ['dragenter', 'dragover']) {
-    addEventListener(name, e => {
-      if (!e.dataTransfer.types.includes('Files')) return;
-      e.preventDefault();
-      form.classList.add('dropping');
-    });
-  }
-  addEventListener('dragleave', e => e.relatedTarget || form.classList.remove('dropping'));
-  addEventListener('drop', e => {
-    form.classList.remove('dropping');
-    if (!e.dataTransfer.files.length) return;
-    e.preventDefault();
-    const file = imageIn(e.dataTransfer);
-    if (file) setImage(file);
-    else say('A start image is a PNG, JPEG or WebP file.');
-  });
-}
-
-/* ---- the model's own sizes, defaults, LoRAs ---- */
-
-let knownModels = '';
-function takeModels() {
-  const names = farm.models.map(m => m.id), now = JSON.stringify(farm.models);
-  if (knownModels === now) return;
-  knownModels = now;
-  const before = field.model.value || saved.model;
-  field.model.replaceChildren(...farm.models.map((m, i) => h('option', {value: names[i]}, m.title || names[i])));
-  $('#model-field').hidden = names.length < 2;
-  if (names.includes(before)) field.model.value = before;
-  takeModel();
-}
-
-const sizeWords = size => {
-  const [w, hgt] = size.split('x').map(Number);
-  return `${w}×${hgt} ${w > hgt ? 'wide' : w < hgt ? 'tall' : 'square'}`;
-};
-
-function takeModel() {
-  const m = chosen();
-  if (!m) return;
-  const sizes = [...new Set([m.defaults?.size, ...m.sizes ?? []].filter(Boolean))];
-  const before = field.size.value || saved.size;
-  const options = sizes.map(s => h('option', {value: s}, sizeWords(s)));
-  field.size.replaceChildren(...options, h('option', {value: 'free'}, 'Other…'));
-  field.size.value = [...sizes, 'free'].includes(before) ? before : sizes[0] ?? 'free';
-  const [w, hgt] = (m.defaults?.size ?? '832x480').split('x');
-  field.width.value ||= w;
-  field.height.value ||= hgt;
-  if (!saved.frames && m.defaults?.num_frames) setFrames(m.defaults.num_frames);
-  for (const name of NUMBERS) {
-    const fallback = m.defaults?.[name] ?? (name === 'guidance_scale_2' ? m.defaults?.guidance_scale : null);
-    if (fallback != null) field[name].placeholder = fallback;
-  }
-  $('.image-field').hidden = m.takes_image === false;
-  $('#loras').replaceChildren(...(m.loras ?? []).map(name => h('label', {class: 'field narrow'}, h('span', {}, name),
-    h('input', {type: 'number', step: '0.05', min: -10, max: 10, placeholder: '1', value: saved[`lora:${name}`] ?? '',
-                data: {lora: name}, 'aria-label': `Strength of LoRA ${name}`}))));
-  changed();
-}
-
 /* Puts a finished or failed job's request back into the form. */
 export function useAgain(v) {
   prompt.value = v.prompt ?? '';
   if (farm.models.some(m => m.id === v.model)) field.model.value = v.model;
-  takeModel();
+  takeModel(saved);
   const named = [...field.size.options].some(o => o.value === v.size);
   field.size.value = named ? v.size : 'free';
   if (!named) [field.width.value, field.height.value] = [v.width, v.height];
@@ -319,7 +203,7 @@ export function useAgain(v) {
   const usual = chosen()?.defaults ?? {};
   for (const name of MORE) field[name].value = v[name] == null || v[name] === usual[name] ? '' : v[name];
   if (v.guidance_scale_2 === v.guidance_scale) field.guidance_scale_2.value = '';
-  for (const el of form.querySelectorAll('#loras input'))
+  for (const el of loraInputs())
     el.value = v.loras?.find(l => l.name === el.dataset.lora)?.strength ?? '';
   usePrompt(prompt.value);
   if (v.has_input_reference) say('Its start image is not taken over; choose it again.');
@@ -343,7 +227,6 @@ export function startCompose() {
   field.fps.value ||= '32';
   field.count.value ||= '1';
   $('#die').append(icon('die'));
-  $('#pick-image').prepend(icon('image'));
 
   form.addEventListener('submit', e => (e.preventDefault(), send()));
   form.addEventListener('keydown', e => {
@@ -352,7 +235,7 @@ export function startCompose() {
   form.addEventListener('input', e => {
     if (e.target === field.frames) field.seconds.value = (frames() / 16).toFixed(2);
     if (e.target === field.seconds) field.frames.value = framesForSeconds(number(field.seconds) ?? 5);
-    if (e.target === field.model) takeModel();
+    if (e.target === field.model) takeModel(saved);
     changed();
   });
   /* Values that the farm would refuse are rounded when the person leaves the field, not while they type. */
@@ -372,11 +255,14 @@ export function startCompose() {
   });
   $('#batch button').addEventListener('click', () => (asBatch = !asBatch, changed()));
   addEventListener('resize', grow);
-  listenForImages();
+  startStartImage(changed);
   changed();
 }
 
 export function updateCompose() {
-  takeModels();
+  if (takeModels(saved)) {
+    if (!saved.frames && chosen().defaults?.num_frames) setFrames(chosen().defaults.num_frames);
+    changed();
+  }
   becomes();
 }
