@@ -48,11 +48,12 @@ static enum rf_code cpu_open(const struct rf_engine_config *config, int index, v
             rc = rf_fail(err, RF_ERR_NO_MEMORY, "no memory for the scratch of %d threads",
                          rf_pool_n_threads(cpu->pool));
     }
+    if (rc == RF_OK)
+        rc = rf_gemm_init(rf_pool_n_threads(cpu->pool), err);
     if (rc != RF_OK) {
         cpu_close(cpu);
         return rc;
     }
-    rf_gemm_init();
     cpu->kernels = rf_kernels_best();
     name_device(cpu);
     *ret_self = cpu;

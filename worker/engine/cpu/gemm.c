@@ -7,10 +7,32 @@
 
 #if RF_HAVE_BLAS
 #include <cblas.h>
+#include <sys/mman.h>
 
-void rf_gemm_init(void)
+#define BLAS_BUFFER_BYTES ((size_t)128 << 20) /* of address space, per thread inside a product; OpenBLAS 0.3 on x86-64 */
+
+/* OpenBLAS exports them, no header of its declares them. */
+void *blas_memory_alloc(int position);
+void blas_memory_free(void *buffer);
+
+/* A product that finds no buffer asks for one and, when memory is short, asks again forever: the worker would hang and
+ * say that it is well. So all buffers are taken here, after a look whether they are to be had; they are kept for good. */
+enum rf_code rf_gemm_init(int n_threads, struct rf_err *err)
 {
     openblas_set_num_threads(1); /* the pool cuts the work; BLAS threads inside pool threads would fight over cores */
+    size_t bytes = (size_t)n_threads * BLAS_BUFFER_BYTES;
+    void *trial = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (trial == MAP_FAILED)
+        return rf_fail(err, RF_ERR_NO_MEMORY, "no %zu MiB of address space for OpenBLAS on %d threads", bytes >> 20,
+                       n_threads);
+    munmap(trial, bytes);
+    void **buffers = rf_new_array(void *, (size_t)n_threads);
+    for (int i = 0; i < n_threads; i++)
+        buffers[i] = blas_memory_alloc(0);
+    for (int i = 0; i < n_threads; i++)
+        blas_memory_free(buffers[i]);
+    free(buffers);
+    return RF_OK;
 }
 
 static void gemm(bool transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
@@ -31,8 +53,9 @@ static void gemm(bool transposed, int64_t m, int64_t n, int64_t k, const float *
 static _Thread_local float panel_a[PANEL_M * PANEL_K] __attribute__((aligned(64)));
 static _Thread_local float panel_b[PANEL_N * PANEL_K] __attribute__((aligned(64)));
 
-void rf_gemm_init(void)
+enum rf_code rf_gemm_init(int n_threads, struct rf_err *err)
 {
+    return RF_OK;
 }
 
 /* Columns [0, k) of `rows` rows, in strips of `strip` rows: out[strip index][p][row in strip], zeros beyond. */
