@@ -12,12 +12,17 @@
 const char *const rf_stage_names[] = {"queue", "load", "text", "encode_image", "high_noise", "low_noise", "decode",
                                       "interpolate", "encode", "upload", "assemble", NULL};
 
-bool rf_stage_known(const char *name)
+int rf_stage_index(const char *name)
 {
     for (int i = 0; rf_stage_names[i] != NULL; i++)
-        if (strcmp(rf_stage_names[i], name) == 0)
-            return true;
-    return false;
+        if (rf_stage_names[i][0] == name[0] && strcmp(rf_stage_names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+bool rf_stage_known(const char *name)
+{
+    return rf_stage_index(name) >= 0;
 }
 
 /* ---- readers shared with wire_register.c ---- */
@@ -153,10 +158,15 @@ void rf_wire_add_strings(cJSON *json, const char *name, char *const *texts, int 
 
 /* ---- ids and names ---- */
 
+bool rf_wire_worker_id_shaped(const char *id)
+{
+    return strncmp(id, "worker_", 7) == 0 && id[7 + strspn(id + 7, "0123456789abcdefghijklmnopqrstuvwxyz")] == '\0';
+}
+
 static enum rf_code read_worker_id(const cJSON *json, char ret_id[RF_WORKER_ID_SIZE], struct rf_err *err)
 {
     enum rf_code rc = rf_wire_word(json, "worker_id", RF_WORKER_ID_SIZE, NULL, ret_id, err);
-    if (rc == RF_OK && (strncmp(ret_id, "worker_", 7) != 0 || ret_id[7 + strspn(ret_id + 7, "0123456789abcdefghijklmnopqrstuvwxyz")]))
+    if (rc == RF_OK && !rf_wire_worker_id_shaped(ret_id))
         rc = rf_fail(err, RF_ERR_INVALID, "worker_id is not one");
     return rc;
 }

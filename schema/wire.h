@@ -37,7 +37,8 @@ struct rf_wire_register {
     int protocol;
     char *name, *build, *host;
     int64_t pid;
-    char *device_kind, *device_name, *precision; /* kind "cpu" or "cuda"; precision "f32", "bf16", "fp8" */
+    char *device_kind, *device_name, *precision; /* kind "cpu" or "cuda"; precision "f32", "bf16", "fp8",
+                                                    and "+8bit" behind it where attention is */
     int64_t memory_bytes;
     struct rf_wire_model *models;
     int n_models;
@@ -64,6 +65,9 @@ struct rf_wire_lease_ask {
     int64_t wait_ms;              /* 0..30000 */
 };
 enum rf_code rf_wire_lease_ask_read(const cJSON *json, struct rf_wire_lease_ask *ret_message, struct rf_err *err);
+/* Straight from text that ends with NUL, when it has the plain form that workers send. False: not plain, or wrong: read the
+ * tree. Ten times cheaper. */
+bool rf_wire_lease_ask_scan(const char *text, size_t n_bytes, struct rf_wire_lease_ask *ret_message);
 cJSON *rf_wire_lease_ask_build(const struct rf_wire_lease_ask *message);
 
 enum rf_task_kind { RF_TASK_SEGMENT, RF_TASK_ASSEMBLE, RF_TASK_KIND_COUNT };
@@ -100,6 +104,7 @@ struct rf_wire_timing {
 /* NULL-terminated: load, text, encode_image, high_noise, … assemble, queue. */
 extern const char *const rf_stage_names[];
 bool rf_stage_known(const char *name);
+int rf_stage_index(const char *name); /* within rf_stage_names; -1: unknown */
 
 struct rf_wire_heartbeat {
     char worker_id[RF_WORKER_ID_SIZE];
@@ -141,6 +146,8 @@ struct rf_wire_report {
 };
 enum rf_code rf_wire_report_read(const cJSON *json, enum rf_wire_report_kind kind, struct rf_wire_report **ret_report,
                                  struct rf_err *err);
+/* A `complete`, as rf_wire_lease_ask_scan() does it. New, or NULL: read the tree. */
+struct rf_wire_report *rf_wire_complete_scan(const char *text, size_t n_bytes);
 cJSON *rf_wire_report_build(const struct rf_wire_report *report);
 void rf_wire_report_destroy(struct rf_wire_report **report);
 

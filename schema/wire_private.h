@@ -16,6 +16,7 @@ enum rf_code rf_wire_int32(const cJSON *json, const char *name, int min, int max
 enum rf_code rf_wire_double(const cJSON *json, const char *name, double min, double max, double fallback, double *ret_x,
                             struct rf_err *err);
 enum rf_code rf_wire_bool(const cJSON *json, const char *name, bool fallback, bool *ret, struct rf_err *err);
+bool rf_wire_worker_id_shaped(const char *id);
 /* Replaces *ret_text by a new string ("" when absent and not required). */
 enum rf_code rf_wire_string(const cJSON *json, const char *name, size_t max_bytes, bool required, char **ret_text,
                             struct rf_err *err);

@@ -247,20 +247,28 @@ static void after_claim(struct rf_call *c)
     rf_answer_take(c, 200, "application/json", body, strlen(body));
 }
 
+/* False: answered. */
+static bool read_lease_ask(struct rf_call *c, struct rf_wire_lease_ask *ret)
+{
+    struct rf_err err = {0};
+    if (rf_call_is_json(c) && c->body_n > 0 && c->body_n <= 4096 && rf_wire_lease_ask_scan(c->body, c->body_n, ret))
+        return true;
+    cJSON *json = rf_call_json(c, 4096, false);
+    if (json == NULL)
+        return false;
+    enum rf_code rc = rf_wire_lease_ask_read(json, ret, &err);
+    cJSON_Delete(json);
+    if (rc != RF_OK)
+        rf_answer_failed(c, rc, NULL, &err);
+    return rc == RF_OK;
+}
+
 void rf_farm_lease(struct rf_call *c)
 {
     struct ask *a = new_ask(c, RF_OP_CLAIM);
     struct rf_wire_lease_ask message;
-    struct rf_err err = {0};
-    cJSON *json = rf_call_json(c, 4096, false);
-    if (json == NULL)
+    if (!read_lease_ask(c, &message))
         return;
-    enum rf_code rc = rf_wire_lease_ask_read(json, &message, &err);
-    cJSON_Delete(json);
-    if (rc != RF_OK) {
-        rf_answer_failed(c, rc, NULL, &err);
-        return;
-    }
     memcpy(a->worker_id, message.worker_id, sizeof a->worker_id);
     a->op.u.claim.worker_id = a->worker_id;
     a->op.u.claim.wait_ms = message.wait_ms;
@@ -311,19 +319,28 @@ static void after_report(struct rf_call *c)
     answer_nothing(c);
 }
 
+/* False: answered. */
+static bool read_report(struct rf_call *c, enum rf_wire_report_kind kind, struct rf_wire_report **ret)
+{
+    struct rf_err err = {0};
+    if (kind == RF_REPORT_COMPLETE && rf_call_is_json(c) && c->body_n > 0 &&
+        (*ret = rf_wire_complete_scan(c->body, c->body_n)) != NULL)
+        return true;
+    cJSON *json = rf_call_json(c, RF_WIRE_MAX_BYTES, false);
+    if (json == NULL)
+        return false;
+    enum rf_code rc = rf_wire_report_read(json, kind, ret, &err);
+    cJSON_Delete(json);
+    if (rc != RF_OK)
+        rf_answer_failed(c, rc, NULL, &err);
+    return rc == RF_OK;
+}
+
 static void take_report(struct rf_call *c, enum rf_op_kind op, enum rf_wire_report_kind kind)
 {
     struct ask *a = new_ask(c, op);
-    struct rf_err err = {0};
-    cJSON *json = rf_call_json(c, RF_WIRE_MAX_BYTES, false);
-    if (json == NULL)
+    if (!read_report(c, kind, &a->report))
         return;
-    enum rf_code rc = rf_wire_report_read(json, kind, &a->report, &err);
-    cJSON_Delete(json);
-    if (rc != RF_OK) {
-        rf_answer_failed(c, rc, NULL, &err);
-        return;
-    }
     a->op.u.report.task_id = c->param[0];
     a->op.u.report.report = a->report;
     rf_call_post(c, &a->op, after_report);

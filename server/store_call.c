@@ -57,13 +57,19 @@ bool rf_call_op_ok(struct rf_call *c, const struct rf_op *op)
     return op->code == RF_OK;
 }
 
-struct cJSON *rf_call_json(struct rf_call *c, size_t max_bytes, bool may_be_empty)
+bool rf_call_is_json(struct rf_call *c)
 {
     const char *type = rf_call_content_type(c);
+    return type == NULL || strncasecmp(type, "application/json", 16) == 0;
+}
+
+struct cJSON *rf_call_json(struct rf_call *c, size_t max_bytes, bool may_be_empty)
+{
     if (c->body_n == 0 && may_be_empty)
         return cJSON_CreateObject();
-    if (type != NULL && strncasecmp(type, "application/json", 16) != 0) {
-        rf_answer_error(c, 415, NULL, "unsupported_media_type", "Content-Type must be application/json, got '%.60s'", type);
+    if (!rf_call_is_json(c)) {
+        rf_answer_error(c, 415, NULL, "unsupported_media_type", "Content-Type must be application/json, got '%.60s'",
+                        rf_call_content_type(c));
         return NULL;
     }
     struct rf_err err = {0};

@@ -22,6 +22,8 @@ struct rf_op *rf_call_new_op(struct rf_call *c, enum rf_op_kind kind);
 /* True when the op went well; otherwise its error is the answer. */
 bool rf_call_op_ok(struct rf_call *c, const struct rf_op *op);
 
+/* Whether the body is said to be JSON, or not said to be anything. */
+bool rf_call_is_json(struct rf_call *c);
 /* Parses the whole body as a JSON object; an error is answered and NULL returned. Empty body: an empty object when allowed.
  * cJSON_Delete() the result. */
 struct cJSON *rf_call_json(struct rf_call *c, size_t max_bytes, bool may_be_empty);

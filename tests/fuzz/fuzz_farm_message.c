@@ -37,6 +37,28 @@ static void report(const cJSON *json, enum rf_wire_report_kind kind, struct rf_e
     RF_ASSERT(rf_wire_report_read(built, kind, &again, NULL) == RF_OK);
 }
 
+/* What is scanned from the text must be what is read from the tree. */
+static void scan(const char *text, size_t n)
+{
+    RF_AUTO(rf_json_destroy) cJSON *json = NULL;
+    struct rf_wire_lease_ask ask, same_ask;
+    RF_AUTO(rf_wire_report_destroy) struct rf_wire_report *r = rf_wire_complete_scan(text, n), *same = NULL;
+    bool asks = rf_wire_lease_ask_scan(text, n, &ask);
+    if (r == NULL && !asks)
+        return;
+    RF_ASSERT(rf_json_parse(text, n, RF_WIRE_MAX_BYTES, &json, NULL) == RF_OK);
+    if (asks) {
+        RF_ASSERT(rf_wire_lease_ask_read(json, &same_ask, NULL) == RF_OK);
+        RF_ASSERT(strcmp(ask.worker_id, same_ask.worker_id) == 0 && ask.wait_ms == same_ask.wait_ms);
+    }
+    if (r == NULL)
+        return;
+    RF_ASSERT(rf_wire_report_read(json, RF_REPORT_COMPLETE, &same, NULL) == RF_OK);
+    RF_AUTO(rf_json_destroy) cJSON *a = rf_wire_report_build(r);
+    RF_AUTO(rf_json_destroy) cJSON *b = rf_wire_report_build(same);
+    RF_ASSERT(cJSON_Compare(a, b, true));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     RF_AUTO(rf_json_destroy) cJSON *json = NULL;
@@ -52,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     RF_AUTO(rf_free) char *text = rf_strndup((const char *)data + 1, n - 1);
     rf_task_id_parse(text, job, &index);
     rf_file_name_valid(text);
+    scan(text, strlen(text));
     if (rf_json_parse((const char *)data + 1, n - 1, RF_WIRE_MAX_BYTES, &json, &err) != RF_OK)
         return 0;
     switch (data[0] % 8) {

@@ -160,6 +160,76 @@ static void reports_go_over_the_wire_unchanged(void **state)
     assert_true(got->retryable);
 }
 
+/* What the report is, as text; "" when it is none. By the tree, or by the scan. */
+static char *as_text(struct rf_wire_report *r)
+{
+    RF_AUTO(rf_json_destroy) cJSON *json = r != NULL ? rf_wire_report_build(r) : NULL;
+    char *text = json != NULL ? cJSON_PrintUnformatted(json) : rf_strdup("");
+    rf_wire_report_destroy(&r);
+    return text;
+}
+
+static char *by_tree(const char *text)
+{
+    RF_AUTO(rf_json_destroy) cJSON *json = NULL;
+    struct rf_wire_report *r = NULL;
+    if (rf_json_parse(text, strlen(text), RF_WIRE_MAX_BYTES, &json, NULL) == RF_OK)
+        rf_wire_report_read(json, RF_REPORT_COMPLETE, &r, NULL);
+    return as_text(r);
+}
+
+/* True when the scan took it; then the tree must have taken it for the same. */
+static bool scanned_alike(const char *text)
+{
+    RF_AUTO(rf_free) char *scan = as_text(rf_wire_complete_scan(text, strlen(text)));
+    if (scan[0] == '\0')
+        return false;
+    RF_AUTO(rf_free) char *tree = by_tree(text);
+    if (strcmp(scan, tree) != 0)
+        fail_msg("%s\n is by scan %s\n and by tree %s", text, scan, tree);
+    return true;
+}
+
+#define PLAIN "{\"worker_id\":\"" WORKER "\",\"lease\":17,\"timings\":[{\"stage\":\"load\",\"step\":null,\"started_at_ms\":" \
+    "1763900000000,\"seconds\":0.25},{\"seconds\":3.1415926535897931,\"step\":0,\"stage\":\"high_noise\",\"started_at_ms\":0}" \
+    "],\"notes\":[\"one\",\"two\"],\"result\":{\"num_frames\":162,\"width\":192,\"height\":128,\"fps\":32,\"seconds\":5.0625," \
+    "\"colour_shift\":-0.001}}"
+
+static void plain_reports_are_scanned_and_others_left_to_the_tree(void **state)
+{
+    static const char *const plain[] = {PLAIN, "{ \"lease\" : 1 ,\n\t\"worker_id\" : \"" WORKER "\" }\r\n",
+        "{\"lease\":9007199254740991,\"worker_id\":\"worker_1\",\"result\":{\"seconds\":0.1234567890123456789},\"notes\":[],"
+        "\"timings\":[]}"};
+    static const char *const others[] = {"", "{}", "[]", "{\"lease\":1}", "{\"worker_id\":\"" WORKER "\"}",
+        "{\"lease\":1,\"worker_id\":\"" WORKER "\",\"newer\":1}", "{\"lease\":1,\"lease\":1,\"worker_id\":\"" WORKER "\"}",
+        "{\"lease\":1,\"worker_id\":\"" WORKER "\",}", "{\"lease\":1,\"worker_id\":\"" WORKER "\"}}",
+        "{\"lease\":01,\"worker_id\":\"" WORKER "\"}", "{\"lease\":1e0,\"worker_id\":\"" WORKER "\"}",
+        "{\"lease\":9007199254740992,\"worker_id\":\"" WORKER "\"}", "{\"lease\":1,\"worker_id\":\"" WORKER "\",\"notes\":[\"…\"]}"};
+    for (size_t i = 0; i < RF_COUNT_OF(plain); i++)
+        if (!scanned_alike(plain[i]))
+            fail_msg("not plain: %s", plain[i]);
+    for (size_t i = 0; i < RF_COUNT_OF(others); i++)
+        if (scanned_alike(others[i]))
+            fail_msg("plain: %s", others[i]);
+}
+
+/* Every letter replaced by each of these, and taken out: what the scan still takes, the tree takes alike. */
+static void no_slip_of_a_letter_is_scanned_otherwise_than_by_the_tree(void **state)
+{
+    static const char letters[] = "09-+.eE,:[]{}\" \\nulsx\x01\x7f";
+    int n_taken = 0;
+    for (size_t i = 0; i < sizeof PLAIN - 1; i++) {
+        char text[sizeof PLAIN] = PLAIN;
+        for (const char *c = letters; *c; c++) {
+            text[i] = *c;
+            n_taken += scanned_alike(text);
+        }
+        memmove(text + i, text + i + 1, sizeof PLAIN - 1 - i);
+        n_taken += scanned_alike(text);
+    }
+    assert_true(n_taken > 500); /* digits and letters of free texts */
+}
+
 static void wrong_reports_are_refused_by_name(void **state)
 {
     static const struct { const char *extra, *says; } cases[] = {
@@ -225,6 +295,8 @@ int main(void)
         cmocka_unit_test(lease_goes_over_the_wire_unchanged),
         cmocka_unit_test(lease_that_contradicts_itself_is_refused),
         cmocka_unit_test(reports_go_over_the_wire_unchanged),
+        cmocka_unit_test(plain_reports_are_scanned_and_others_left_to_the_tree),
+        cmocka_unit_test(no_slip_of_a_letter_is_scanned_otherwise_than_by_the_tree),
         cmocka_unit_test(wrong_reports_are_refused_by_name),
         cmocka_unit_test(small_messages_go_over_the_wire_unchanged),
         cmocka_unit_test(task_ids_are_taken_apart),
