@@ -71,6 +71,7 @@ class FakeFarm:
         self.speed = speed
         self.paused = False
         self.model = dict(MODEL)
+        self.disk = {"low": False, "free_bytes": 812_345_678_901, "floor_bytes": 2**31, "reserved_bytes": 123_456_789}
         self.events = True                  # False: /v1/events answers 404 and the page must poll
         self.down = False                   # True: every connection is dropped without an answer
         self.refuse = []                    # [(method, path regex, status, body)] answered before anything else
@@ -310,7 +311,7 @@ class FakeFarm:
     def queue_json(self):
         states = [j["state"] for j in self.jobs.values()]
         return {"object": "queue", "paused": self.paused, "tasks_leased": states.count("in_progress"),
-                "workers": len(self.workers),
+                "workers": len(self.workers), "disk": self.disk,
                 "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
 
 
@@ -446,7 +447,7 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             return {"object": "list", "data": farm.workers}
         if parts[0] == "workers":
             worker = next(w for w in farm.workers if w["id"] == parts[1])
-            worker["state"] = "draining"
+            worker["state"] = "draining" if json.loads(body or b"{}").get("drain", True) else "idle"
             return worker
         if parts[0] == "queue":
             if len(parts) > 1:

@@ -2,6 +2,7 @@
 SPDX-License-Identifier: Apache-2.0
 """
 import json
+import re
 import time
 import urllib.parse
 
@@ -452,7 +453,7 @@ def test_prompt_with_markup_is_shown_as_text(page):
     page.open(f"/#/{failed}")
     page.says("#job .message", "<b>bold</b>")
     page.open("/#/farm")
-    page.says(".worker .last-error", "<b>bold</b>")
+    page.says(".worker .last-errors", "<b>bold</b>")
     made = page.js("return [...document.querySelectorAll('b, img[src=x]')].map(e => e.innerText)")
     assert "" not in made and "bold" not in made
     assert "owned" not in page.browser.title
@@ -506,18 +507,49 @@ def test_a_refused_click_says_so_and_changes_nothing(page):
 
 # ---- farm ----
 
-def test_farm_page_shows_workers_their_task_and_last_error(page):
+def test_farm_page_shows_workers_their_task_and_last_errors(page):
     scene_full(page.farm)
     page.farm.workers[1]["state"] = "lost"
     page.open("/#/farm")
     page.until(lambda: len(page.all(".worker")) == 2)
     assert "AMD EPYC 9654" in page.text("#workers") and "25 GiB" in page.text("#workers")
-    page.says("#workers", "Last error")
+    page.says(".worker:nth-child(1) .last-errors", "81 frames at 832x1216 need 36.5 GiB")
+    assert len(page.all(".worker:nth-child(1) .last-errors li")) == 2
     page.says(".worker:nth-child(2) .badge", "lost")
     page.says(".worker:nth-child(1) .task", "noise")
     page.says("#version", "0.1.0")
     page.button("Drain").click()
     page.says(".worker:nth-child(1) .badge", "draining")
+    page.button("Take back").click()
+    page.until(lambda: page.button("Drain"))
+
+
+def test_farm_page_shows_temperature_where_the_device_has_one(page):
+    page.farm.workers[0]["device"]["temperature_c"] = 61.4
+    page.open("/#/farm")
+    page.says(".worker:nth-child(1) .device", "61 °C")
+    assert "°C" not in page.text(".worker:nth-child(2) .device")
+
+
+def test_farm_page_shows_the_disk_and_says_when_it_is_low(page):
+    page.open("/#/farm")
+    page.says("#disk", "812 GB")
+    assert page.one("#disk .figures div").get_attribute("title") == "812,345,678,901 bytes"
+    page.farm.disk.update(low=True, free_bytes=10**9)
+    page.farm.tell()
+    page.says("#disk", "too little to go on")
+    page.says("#pulse", "disk full")
+
+
+def test_farm_figures_say_their_exact_value_when_pointed_at(page):
+    scene_full(page.farm)
+    page.open("/#/farm")
+    page.until(lambda: page.all("#pace .columns i"))
+    titles = page.js("""return [...document.querySelectorAll('#figures > div, .columns i, .share-bar i, .legend > span')]
+                          .filter(el => el.checkVisibility()).map(el => el.title)""")
+    assert len(titles) > 30 and all(titles), titles
+    assert any(re.fullmatch(r"0\.2\d\d s", title) for title in titles), titles
+    assert any(title.startswith("high noise: 28.5") for title in titles), titles
 
 
 # ---- for everyone ----

@@ -78,7 +78,7 @@ export const queue = () => get('v1/queue');
 export const health = () => get('healthz');
 export const pause = () => post('v1/queue/pause');
 export const resume = () => post('v1/queue/resume');
-export const drain = id => post(`v1/workers/${encodeURIComponent(id)}/drain`);
+export const drain = (id, drain) => post(`v1/workers/${encodeURIComponent(id)}/drain`, {drain});
 export const cancel = (id, options) => post(`${video(id)}/cancel`, undefined, options);
 export const retry = id => post(`${video(id)}/retry`);
 export const move = (id, place) => post(`${video(id)}/move`, place); // {before: id} or {after: id}

@@ -1,0 +1,110 @@
+/* The farm page's figures: how much goes through, at what pace, where the time goes, how much disk is left. Every number
+ * says its exact value when pointed at.
+ * SPDX-License-Identifier: Apache-2.0 */
+import {$, h, keyed, setText, setVars} from './dom.js';
+import {bytes, clock, duration, nowSeconds, plural, stageName, stageWords} from './format.js';
+import {grow, workSeconds} from './stages.js';
+import {endOf, farm} from './store.js';
+
+const HOUR = 3600, HOURS = 12, PACES = 60;
+
+const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id}, h('figcaption', {}, caption),
+  h('div', {class: 'columns'}), h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
+
+export const figuresSection = () => h('section', {'aria-labelledby': 'figures-title'},
+  h('h2', {id: 'figures-title'}, 'Throughput'),
+  h('dl', {class: 'figures', id: 'figures'}),
+  columnChart('hours', 'Videos completed per hour', `${HOURS} hours ago`, 'now'),
+  columnChart('pace', 'Seconds of work per frame', 'earlier jobs', 'last job'),
+  h('figure', {class: 'chart', id: 'shares'}, h('figcaption', {}, 'Where the time goes'),
+    h('div', {class: 'share-bar'}), h('p', {class: 'legend'})));
+
+export const diskSection = () => h('section', {'aria-labelledby': 'disk-title', id: 'disk', hidden: true},
+  h('h2', {id: 'disk-title'}, 'Disk'), h('dl', {class: 'figures'}));
+
+const median = numbers => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+const exactBytes = n => `${n.toLocaleString('en')} bytes`;
+
+/* facts: [what, value, exact value] */
+function showFacts(list, facts) {
+  keyed(list, facts.map(([id, value, title]) => ({id, value, title})), f => h('div', {}, h('dd', {}), h('dt', {}, f.id)),
+    (el, f) => {
+      setText($('dd', el), f.value);
+      if (f.title) el.title = f.title;
+    });
+}
+
+/* bars: [{id, value, title}] */
+function showColumns(figure, bars) {
+  const top = Math.max(...bars.map(b => b.value), 0);
+  figure.hidden = !top;
+  keyed($('.columns', figure), bars, () => h('i', {}), (el, {value, title}) => {
+    setVars(el, {'--h': top ? (value / top).toFixed(3) : 0});
+    el.title = title;
+  });
+  const most = top >= 10 ? Math.round(top) : top.toFixed(2);
+  figure.setAttribute('aria-label', `${$('figcaption', figure).textContent}: at most ${most}`);
+}
+
+function showHours(ended, now) {
+  const hours = Array(HOURS).fill(0);
+  for (const v of ended) {
+    const i = HOURS - 1 - Math.floor((now - endOf(v)) / HOUR);
+    if (i >= 0 && i < HOURS) hours[i]++;
+  }
+  const at = i => clock(now - (HOURS - i) * HOUR);
+  showColumns($('#hours'), hours.map((n, i) => ({id: i, value: n, title: `${at(i)} to ${at(i + 1)}: ${plural(n, 'video')}`})));
+}
+
+const paceOf = v => workSeconds(v) / v.num_frames;
+
+function showPaces(ended) {
+  showColumns($('#pace'), ended.slice(0, PACES).reverse().map(v => ({id: v.id, value: paceOf(v),
+    title: `${clock(endOf(v))}: ${paceOf(v).toFixed(3)} s per frame, ${v.width}×${v.height}, ${plural(v.num_frames, 'frame')}`})));
+}
+
+function showShares(ended) {
+  const sums = {};
+  for (const [stage, s] of ended.flatMap(v => Object.entries(v.stage_durations))) {
+    if (stage !== 'queue') sums[stage] = (sums[stage] ?? 0) + s;
+  }
+  const total = Object.values(sums).reduce((a, b) => a + b, 0);
+  const parts = Object.entries(sums).filter(([, s]) => s / total >= 0.005)
+    .map(([id, s]) => ({id, share: s / total, title: `${stageWords(id)}: ${(100 * s / total).toFixed(2)} %, ${duration(s)}`}));
+  $('#shares').hidden = !total;
+  keyed($('#shares .share-bar'), parts, p => h('i', {class: `st-${p.id}`}), (el, p) => {
+    setVars(el, {'--share': grow(p.share)});
+    el.title = p.title;
+  });
+  keyed($('#shares .legend'), parts, p => h('span', {}, h('i', {class: `st-${p.id}`}), h('span', {})), (el, p) => {
+    setText(el.lastElementChild, `${stageName(p.id)} ${Math.round(100 * p.share)} %`);
+    el.title = p.title;
+  });
+}
+
+function showDisk() {
+  const {disk} = farm.queue;
+  $('#disk').hidden = !disk?.free_bytes;
+  if (!disk?.free_bytes) return;
+  $('#disk').classList.toggle('low', disk.low);
+  showFacts($('#disk .figures'), [
+    [disk.low ? 'free: too little to go on' : 'free', bytes(disk.free_bytes), exactBytes(disk.free_bytes)],
+    ['set aside for accepted jobs', bytes(disk.reserved_bytes), exactBytes(disk.reserved_bytes)],
+    ['kept free', bytes(disk.floor_bytes), exactBytes(disk.floor_bytes)]]);
+}
+
+/* videos: finished ones, newest first. */
+export function updateFigures(videos) {
+  const now = nowSeconds(), ended = videos.filter(v => v.state === 'completed' && workSeconds(v) && v.num_frames);
+  const lastHour = ended.filter(v => now - endOf(v) < HOUR).length;
+  const pace = median(ended.map(paceOf)), wait = median(ended.filter(v => v.started_at).map(v => v.started_at - v.created_at));
+  showFacts($('#figures'), [
+    ['in the last hour', `${lastHour}`, plural(lastHour, 'video')],
+    ['waiting', farm.waitingTotal.toLocaleString('en'), plural(farm.waitingTotal, 'job')],
+    ['per frame', pace ? duration(pace) : '–', pace ? `${pace.toFixed(3)} s` : null],
+    ['usual wait', wait == null ? '–' : duration(wait), wait == null ? null : `${wait} s`]]);
+  showHours(ended, now);
+  showPaces(ended);
+  showShares(ended);
+  showDisk();
+}
