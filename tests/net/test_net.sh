@@ -89,7 +89,10 @@ done
 expect 0 '"high_noise":' "$net" bench job $small --steps 2
 expect 0 '"tokens": 32,' "$net" bench dit $small
 expect 0 '"vram_bytes": 1073741824, ' "$net" bench dit $small --vram 1G
-expect 2 "budget" "$net" bench dit $small --vram 1M
+expect 2 "least" "$net" bench dit $small --vram 1M --separate-memory
+# Under a budget weights are streamed, and the plan is the truth to the byte.
+budget="--size 128x128 --frames 17 --dim 512 --layers 6 --repeat 1 --precision bf16 --separate-memory --vram 33M"
+expect 0 '"peak_predicted_bytes": 29704448, "peak_bytes": 29704448' "$net" bench dit $budget
 expect 2 "which one?" "$net" bench
 expect 2 "unknown" "$net" bench cake
 expect 2 "--frames" "$net" bench dit --frames 6
@@ -97,6 +100,8 @@ expect 2 "--size" "$net" bench dit --size 100x64
 expect 2 "--size" "$net" bench dit --size 100
 expect 2 "--dim" "$net" bench dit --dim 200
 expect 2 "--vram" "$net" bench dit --vram 12Q
+expect 0 '"error": null' "$net" bench dit $small
+expect 0 '"attention": "8bit"' "$net" bench dit --size 256x256 --frames 17 --dim 256 --layers 1 --repeat 1 --attention 8bit
 expect 2 "attention" "$net" bench dit $small --attention 3bit
 
 # Checkpoints of random values: 1,908 tensors in a scaled FP8 expert, as published. Loaders take them.

@@ -57,7 +57,7 @@ static void a_scaled_fp8_expert_has_the_published_keys(void **state)
     rf_phantom_list_finish(&list);
 }
 
-/* Teraflop at 832x1216, from the description of the networks, which counts the keys and values of the text (2.15) too. */
+/* Teraflop at 832x1216, from the networks' description, which counts the keys and values of the text (2.15) too. */
 static void costs_are_those_of_the_papers_arithmetic(void **state)
 {
     (void)state;

@@ -15,9 +15,7 @@
 #include <time.h>
 
 #define MAX_REPEAT 1000
-#define SAMPLE_SIDE 128 /* of the small run that the error is taken from */
-#define SAMPLE_FRAMES 5
-#define SAMPLE_LAYERS 2
+#define SAMPLE_LAYERS 2 /* of the small run that the error is taken from */
 
 static const struct rf_bench_subject *const subjects[] = {&rf_bench_dit, &rf_bench_vae_decode, &rf_bench_vae_encode,
                                                           &rf_bench_umt5, &rf_bench_job};
@@ -69,17 +67,10 @@ int64_t rf_bench_vae_base(const struct rf_bench_size *size)
     return base > 8 ? base : 8;
 }
 
-enum rf_code rf_bench_file_map(struct rf_phantom_list *list, struct rf_engine *e, const char *name,
-                               struct rf_bench_file *ret_file, struct rf_err *err)
+enum rf_code rf_bench_file_map(struct rf_phantom_list *list, const char *name, struct rf_bench_file *ret_file,
+                               struct rf_err *err)
 {
     *ret_file = (struct rf_bench_file){.name = name};
-    for (int i = 0; i < list->n; i++) { /* small tensors are kept in F32; the CPU reads matrices in the map */
-        const struct rf_st_entry *t = &list->tensors[i].entry;
-        bool matrix = t->n_dims >= 2 && t->shape[0] > 1 && t->shape[1] > 1;
-        int64_t elements = (int64_t)(t->size_bytes / rf_dtype_size(t->dtype));
-        if (t->dtype != RF_U8 && !(matrix && rf_engine_is_host(e)))
-            ret_file->weight_bytes += rf_arena_cost(matrix ? t->dtype : RF_F32, 1, &elements);
-    }
     enum rf_code rc = rf_phantom_map(list, &ret_file->phantom, err);
     rf_phantom_list_finish(list);
     if (rc == RF_OK)
@@ -114,7 +105,7 @@ static int least(int a, int b)
     return a < b ? a : b;
 }
 
-/* *ret_error stays NAN on the CPU, which is the reference. */
+/* *ret_error stays NAN where the CPU would be held against itself. */
 static enum rf_code sample_error(const struct rf_bench_subject *s, struct rf_engine *e, const struct rf_net_options *o,
                                  const struct rf_bench_size *full, double *ret_error, struct rf_err *err)
 {
@@ -123,11 +114,12 @@ static enum rf_code sample_error(const struct rf_bench_subject *s, struct rf_eng
     int64_t n = 0, n_reference = 0;
     struct rf_bench_size size = *full;
     *ret_error = (double)NAN;
-    if (strcmp(rf_engine_device_kind(e), "cpu") == 0)
+    bool exact = o->attention == NULL || strcmp(o->attention, "exact") == 0;
+    if (strcmp(rf_engine_device_kind(e), "cpu") == 0 && exact)
         return RF_OK;
-    size.width = least(size.width, SAMPLE_SIDE);
-    size.height = least(size.height, SAMPLE_SIDE);
-    size.n_frames = least(size.n_frames, SAMPLE_FRAMES);
+    size.width = least(size.width, s->sample_side);
+    size.height = least(size.height, s->sample_side);
+    size.n_frames = least(size.n_frames, s->sample_frames);
     size.n_layers = least(size.n_layers, SAMPLE_LAYERS);
     const struct rf_engine_config config = {.device = "cpu", .precision = "f32", .n_threads = o->n_threads};
     enum rf_code rc = rf_engine_open(&config, &cpu, err);
@@ -183,10 +175,8 @@ static enum rf_code measure(const struct rf_bench_subject *s, struct rf_engine *
     double start = rf_bench_now();
     enum rf_code rc = s->open(e, size, &self, err);
     m->load_seconds = rf_bench_now() - start;
-    if (rc == RF_OK) {
-        s->describe(self, &m->facts);
+    if (rc == RF_OK)
         rc = s->run(self, -1, err);
-    }
     for (int i = 0; i < repeat && rc == RF_OK; i++) {
         start = rf_bench_now();
         rc = s->run(self, i, err);
@@ -195,6 +185,8 @@ static enum rf_code measure(const struct rf_bench_subject *s, struct rf_engine *
     if (rc == RF_OK && s->stages != NULL)
         m->n_stages = s->stages(self, m->stages);
     m->peak_bytes = rf_engine_peak_bytes(e);
+    if (rc == RF_OK)
+        s->describe(self, &m->facts);
     if (rc == RF_OK)
         rc = check_values(s, self, err);
     s->close(self);
@@ -265,8 +257,8 @@ enum rf_code rf_net_bench(const struct rf_net_options *o, struct rf_net_result *
         if (strcmp(subjects[i]->name, o->what) == 0)
             subject = subjects[i];
     if (subject == NULL)
-        return rf_fail(err, RF_ERR_INVALID, "bench '%.40s' is unknown; known are dit, vae-decode, vae-encode, umt5, job",
-                       o->what);
+        return rf_fail(err, RF_ERR_INVALID,
+                       "bench '%.40s' is unknown; known are dit, vae-decode, vae-encode, umt5, job", o->what);
     struct rf_bench_size size;
     RF_AUTO(rf_free) struct measured *m = rf_new(struct measured);
     int repeat = o->repeat ? o->repeat : 3;

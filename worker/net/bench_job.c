@@ -1,7 +1,6 @@
-/* A whole segment for framefarm-net bench: prompt to frames through the pipeline, as a worker does it, but for coding the
- * video. The weights are warm, the model stays open between runs.
+/* A whole segment for framefarm-net bench: prompt to frames through the pipeline, as a worker does it, but for coding
+ * the video. The weights are warm, the model stays open between runs.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "worker/model/memory_plan.h"
 #include "worker/model/pipeline.h"
 #include "worker/model/tokenizer.h"
 #include "worker/model/umt5.h"
@@ -47,19 +46,19 @@ static enum rf_code map_files(struct job_bench *b, struct rf_err *err)
     struct rf_umt5_shape umt5 = rf_bench_umt5_shape(&b->size);
     struct rf_phantom_list list = {0};
     rf_shape_dit(&list, &dit, types);
-    enum rf_code rc = rf_bench_file_map(&list, b->e, "random expert, high", &b->high, err);
+    enum rf_code rc = rf_bench_file_map(&list, "random expert, high", &b->high, err);
     rf_shape_dit(&list, &dit, types);
     if (rc == RF_OK)
-        rc = rf_bench_file_map(&list, b->e, "random expert, low", &b->low, err);
+        rc = rf_bench_file_map(&list, "random expert, low", &b->low, err);
     rf_phantom_list_finish(&list);
     rf_shape_umt5(&list, &umt5, types);
     rf_phantom_add_bytes(&list, "spiece_model", RF_TOKENIZER_BYTES, strlen(RF_TOKENIZER_BYTES));
     if (rc == RF_OK)
-        rc = rf_bench_file_map(&list, b->e, "random text encoder", &b->text_encoder, err);
+        rc = rf_bench_file_map(&list, "random text encoder", &b->text_encoder, err);
     rf_phantom_list_finish(&list);
     rf_shape_vae(&list, rf_bench_vae_base(&b->size), types.rest);
     if (rc == RF_OK)
-        rc = rf_bench_file_map(&list, b->e, "random VAE", &b->vae, err);
+        rc = rf_bench_file_map(&list, "random VAE", &b->vae, err);
     rf_phantom_list_finish(&list);
     return rc;
 }
@@ -101,7 +100,9 @@ static void job_describe(void *self, struct rf_bench_facts *facts)
                 rf_shape_umt5_flop(&umt5, RF_TEXT_TOKENS) +
                 rf_shape_vae_decode_flop(rf_bench_vae_base(s), t, h, w),
     };
-    facts->predicted_bytes = rf_model_peak_bytes(b->model, &b->params);
+    struct rf_generate_info info;
+    rf_model_last_info(b->model, &info);
+    facts->predicted_bytes = info.planned_bytes;
 }
 
 /* ---- running ---- */
@@ -139,7 +140,10 @@ static enum rf_code job_run(void *self, int turn, struct rf_err *err)
     const struct rf_generate_listener listener = {b, on_progress, on_frames};
     struct rf_generate_params params = b->params;
     params.seed = (uint64_t)(turn + 1);
-    if (turn < 0) /* the warm-up: a short clip loads and touches everything that a long one does */
+    if (turn < 0 && b->size.limited) { /* the warm-up: one step of each expert, all weights where a run wants them */
+        params.n_steps = params.n_steps < 2 ? params.n_steps : 2;
+        params.switch_step = params.n_steps / 2;
+    } else if (turn < 0) /* a short clip loads and touches everything that a long one does */
         params.n_frames = params.n_frames < 5 ? params.n_frames : 5;
     memset(b->seconds, 0, sizeof b->seconds);
     b->stage = -1;
@@ -171,6 +175,6 @@ static int job_stages(void *self, struct rf_bench_stage ret_stages[RF_BENCH_STAG
     return n;
 }
 
-const struct rf_bench_subject rf_bench_job = {.name = "job", .open = job_open, .close = job_close,
-                                              .describe = job_describe, .run = job_run, .result = job_result,
-                                              .stages = job_stages};
+const struct rf_bench_subject rf_bench_job = {.name = "job", .sample_side = 128, .sample_frames = 5, .open = job_open,
+                                              .close = job_close, .describe = job_describe, .run = job_run,
+                                              .result = job_result, .stages = job_stages};

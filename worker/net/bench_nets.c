@@ -1,6 +1,6 @@
 /* The single networks of framefarm-net bench: transformer, VAE both ways, text encoder.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "worker/model/dit.h"
+#include "worker/model/memory_plan.h"
 #include "worker/model/noise.h"
 #include "worker/model/umt5.h"
 #include "worker/model/vae.h"
@@ -43,10 +43,12 @@ struct dit_bench {
     struct rf_weights *weights;
     struct rf_dit *dit;
     struct rf_arena *arena;
+    struct rf_memory_plan plan;
+    struct rf_dit_stream stream;
     struct rf_dit_context context;
     struct rf_dit_scratch scratch;
     struct rf_tensor latent, velocity;
-    int64_t tokens, predicted_bytes;
+    int64_t tokens;
 };
 
 static void dit_close(void *self)
@@ -61,28 +63,40 @@ static void dit_close(void *self)
     free(b);
 }
 
+/* The plan of a run in which nothing but one expert takes part; its weights go where it says. */
+static enum rf_code dit_place(struct dit_bench *b, const struct rf_bench_size *size, struct rf_err *err)
+{
+    const struct rf_memory_facts facts = {
+        .act = rf_engine_act_dtype(b->e), .dit = *rf_dit_config(b->dit),
+        .expert_globals = {rf_dit_globals_bytes(b->dit)}, .expert_block = {rf_dit_block_bytes(b->dit)},
+        .pinned = rf_engine_is_host(b->e), .fixed = rf_engine_fixed_bytes(b->e),
+    };
+    const struct rf_memory_request request = {.n_frames = size->n_frames, .width = size->width, .height = size->height};
+    enum rf_code rc = rf_memory_plan_make(&facts, &request, rf_engine_limit_bytes(b->e), &b->plan, err);
+    return rc == RF_OK ? rf_dit_place(b->dit, b->plan.n_streamed[0], err) : rc;
+}
+
 static enum rf_code dit_memory(struct dit_bench *b, int64_t t, int64_t h, int64_t w, struct rf_err *err)
 {
-    const int64_t latent[] = {b->shape.in_channels, t, h, w}, velocity[] = {RF_VAE_LATENT_CHANNELS, t, h, w};
-    const int64_t text[] = {RF_TEXT_TOKENS, b->shape.text_dim};
-    int64_t bytes = rf_arena_cost(RF_F32, 4, latent) + rf_arena_cost(RF_F32, 4, velocity) +
-                    rf_arena_cost(RF_F32, 2, text) + rf_dit_scratch_bytes(b->dit, t, h, w, RF_DIT_FAST) +
-                    rf_dit_context_peak_bytes(b->dit, RF_TEXT_TOKENS, RF_DIT_FAST);
-    b->predicted_bytes = rf_engine_fixed_bytes(b->e) + b->file.weight_bytes + bytes;
-    enum rf_code rc = rf_arena_create(b->e, bytes, &b->arena, err);
+    const struct rf_dit_layout layout = {b->plan.ffn_rows, b->plan.query_rows, b->plan.keep_text};
+    enum rf_code rc = rf_arena_create(b->e, b->plan.base + b->plan.sample, &b->arena, err);
     if (rc != RF_OK)
         return rc;
-    b->latent = rf_arena_tensor(b->arena, RF_F32, 4, latent);
-    b->velocity = rf_arena_tensor(b->arena, RF_F32, 4, velocity);
-    struct rf_tensor features = rf_arena_tensor(b->arena, RF_F32, 2, text);
+    b->latent = rf_arena_tensor(b->arena, RF_F32, RF_SHAPE(b->shape.in_channels, t, h, w));
+    b->velocity = rf_arena_tensor(b->arena, RF_F32, RF_SHAPE(RF_VAE_LATENT_CHANNELS, t, h, w));
+    struct rf_tensor text = rf_arena_tensor(b->arena, RF_F32, RF_SHAPE(RF_TEXT_TOKENS, b->shape.text_dim));
+    for (int i = 0; i < RF_COPY_SLOTS && b->plan.slot > 0; i++)
+        b->stream.slot[i] = rf_arena_tensor(b->arena, RF_U8, 1, &b->plan.slot);
+    b->stream.next = b->dit; /* the next run's first blocks come in during this one's last, as between two steps */
     rc = fill_normal(b->e, &b->latent, 1, 1, err);
     if (rc == RF_OK)
-        rc = fill_normal(b->e, &features, 2, 0.1f, err);
+        rc = fill_normal(b->e, &text, 2, 0.1f, err);
     if (rc == RF_OK)
-        rc = rf_dit_scratch_make(b->dit, b->arena, t, h, w, RF_DIT_FAST, &b->scratch, err);
+        rc = rf_dit_scratch_make(b->dit, b->arena, t, h, w, layout, &b->scratch, err);
     if (rc != RF_OK)
         return rc;
-    b->context = rf_dit_context_make(b->dit, b->arena, &features, RF_DIT_FAST);
+    b->scratch.stream = b->plan.slot > 0 ? &b->stream : NULL;
+    b->context = rf_dit_context_make(b->dit, b->arena, &text, layout);
     return rf_engine_sync(b->e, err);
 }
 
@@ -96,11 +110,13 @@ static enum rf_code dit_open(struct rf_engine *e, const struct rf_bench_size *si
     b->tokens = t * (h / 2) * (w / 2);
     struct rf_phantom_list list = {0};
     rf_shape_dit(&list, &b->shape, rf_bench_types(size));
-    enum rf_code rc = rf_bench_file_map(&list, e, "random expert", &b->file, err);
+    enum rf_code rc = rf_bench_file_map(&list, "random expert", &b->file, err);
     if (rc == RF_OK)
         rc = rf_weights_open(e, b->file.name, &b->weights, err);
     if (rc == RF_OK)
-        rc = rf_dit_open(e, b->weights, &b->dit, err);
+        rc = rf_dit_open_unplaced(e, b->weights, &b->dit, err);
+    if (rc == RF_OK)
+        rc = dit_place(b, size, err);
     return rc == RF_OK ? dit_memory(b, t, h, w, err) : rc;
 }
 
@@ -108,7 +124,7 @@ static void dit_describe(void *self, struct rf_bench_facts *facts)
 {
     const struct dit_bench *b = self;
     *facts = (struct rf_bench_facts){b->tokens, rf_shape_dit_flop(&b->shape, b->tokens, RF_TEXT_TOKENS),
-                                     b->predicted_bytes};
+                                     b->plan.peak};
 }
 
 /* Another timestep every time: the rows that depend on it are kept for a second pass at the same one. */
@@ -125,14 +141,17 @@ static enum rf_code dit_result(void *self, float **ret_values, int64_t *ret_n, s
     return read_out(b->e, &b->velocity, ret_values, ret_n, err);
 }
 
-const struct rf_bench_subject rf_bench_dit = {.name = "dit", .open = dit_open, .close = dit_close,
-                                              .describe = dit_describe, .run = dit_run, .result = dit_result};
+/* 1280 tokens in the sample: shorter attention is exact always. */
+const struct rf_bench_subject rf_bench_dit = {.name = "dit", .sample_side = 256, .sample_frames = 17, .open = dit_open,
+                                              .close = dit_close, .describe = dit_describe, .run = dit_run,
+                                              .result = dit_result};
 
 /* ---- VAE ---- */
 
 struct vae_bench {
     struct rf_engine *e;
     bool encode;
+    int max_push; /* RF_VAE_SLICED where memory is short */
     int64_t t, h, w, base; /* of the latent */
     struct rf_bench_file file;
     struct rf_vae *vae;
@@ -157,8 +176,14 @@ static void vae_close(void *self)
 static enum rf_code vae_stream(struct vae_bench *b, struct rf_err *err)
 {
     rf_vae_stream_destroy(&b->stream);
-    return b->encode ? rf_vae_encoder_create(b->vae, (int)b->h, (int)b->w, RF_VAE_FRAMES, &b->stream, err)
-                     : rf_vae_decoder_create(b->vae, (int)b->h, (int)b->w, 1, &b->stream, err);
+    return b->encode ? rf_vae_encoder_create(b->vae, (int)b->h, (int)b->w, b->max_push, &b->stream, err)
+                     : rf_vae_decoder_create(b->vae, (int)b->h, (int)b->w, b->max_push, &b->stream, err);
+}
+
+static int64_t vae_stream_bytes(const struct vae_bench *b, int max_push)
+{
+    return b->encode ? rf_vae_encoder_bytes(b->vae, (int)b->h, (int)b->w, max_push)
+                     : rf_vae_decoder_bytes(b->vae, (int)b->h, (int)b->w, max_push);
 }
 
 static enum rf_code vae_open(struct rf_engine *e, const struct rf_bench_size *size, bool encode, void **ret_self,
@@ -174,7 +199,7 @@ static enum rf_code vae_open(struct rf_engine *e, const struct rf_bench_size *si
     b->base = rf_bench_vae_base(size);
     struct rf_phantom_list list = {0};
     rf_shape_vae(&list, b->base, strcmp(size->precision, "f32") == 0 ? RF_F32 : RF_BF16);
-    enum rf_code rc = rf_bench_file_map(&list, e, "random VAE", &b->file, err);
+    enum rf_code rc = rf_bench_file_map(&list, "random VAE", &b->file, err);
     if (rc == RF_OK)
         rc = rf_vae_open(e, b->file.name, &b->vae, err);
     const int64_t latent[] = {b->t, b->h, b->w, RF_VAE_LATENT_CHANNELS};
@@ -188,6 +213,10 @@ static enum rf_code vae_open(struct rf_engine *e, const struct rf_bench_size *si
     b->in = encode ? frames : clip;
     b->out = encode ? clip : frames;
     rc = fill_normal(e, &b->in, 3, encode ? 0.5f : 1, err);
+    int64_t limit = rf_engine_limit_bytes(e);
+    b->max_push = encode ? RF_VAE_FRAMES : 1;
+    if (limit > 0 && rf_engine_held_bytes(e) + vae_stream_bytes(b, b->max_push) > limit)
+        b->max_push = RF_VAE_SLICED;
     return rc == RF_OK ? vae_stream(b, err) : rc;
 }
 
@@ -206,13 +235,12 @@ static enum rf_code vae_open_encode(struct rf_engine *e, const struct rf_bench_s
 static void vae_describe(void *self, struct rf_bench_facts *facts)
 {
     const struct vae_bench *b = self;
-    int64_t stream = b->encode ? rf_vae_encoder_bytes(b->vae, (int)b->h, (int)b->w, RF_VAE_FRAMES)
-                               : rf_vae_decoder_bytes(b->vae, (int)b->h, (int)b->w, 1);
     *facts = (struct rf_bench_facts){
         .flop = b->encode ? rf_shape_vae_encode_flop(b->base, b->t, b->h, b->w)
                           : rf_shape_vae_decode_flop(b->base, b->t, b->h, b->w),
-        .predicted_bytes = rf_engine_fixed_bytes(b->e) + rf_vae_weight_bytes(b->vae) + stream +
-                           rf_arena_cost(RF_F32, 4, b->in.shape) + rf_arena_cost(RF_F32, 4, b->out.shape),
+        .predicted_bytes = rf_engine_fixed_bytes(b->e) + rf_vae_weight_bytes(b->vae) +
+                           vae_stream_bytes(b, b->max_push) + rf_arena_cost(RF_F32, 4, b->in.shape) +
+                           rf_arena_cost(RF_F32, 4, b->out.shape),
     };
 }
 
@@ -241,9 +269,11 @@ static enum rf_code vae_result(void *self, float **ret_values, int64_t *ret_n, s
     return read_out(b->e, &b->out, ret_values, ret_n, err);
 }
 
-const struct rf_bench_subject rf_bench_vae_decode = {.name = "vae-decode", .open = vae_open_decode, .close = vae_close,
+const struct rf_bench_subject rf_bench_vae_decode = {.name = "vae-decode", .sample_side = 128, .sample_frames = 5,
+                                                     .open = vae_open_decode, .close = vae_close,
                                                      .describe = vae_describe, .run = vae_run, .result = vae_result};
-const struct rf_bench_subject rf_bench_vae_encode = {.name = "vae-encode", .open = vae_open_encode, .close = vae_close,
+const struct rf_bench_subject rf_bench_vae_encode = {.name = "vae-encode", .sample_side = 128, .sample_frames = 5,
+                                                     .open = vae_open_encode, .close = vae_close,
                                                      .describe = vae_describe, .run = vae_run, .result = vae_result};
 
 /* ---- text encoder ---- */
@@ -253,6 +283,7 @@ struct umt5_bench {
     struct rf_umt5_shape shape;
     struct rf_bench_file file;
     struct rf_umt5 *umt5;
+    bool keep; /* its layers on the device */
     struct rf_arena *arena;
     struct rf_tensor hidden;
 };
@@ -268,6 +299,22 @@ static void umt5_close(void *self)
     free(b);
 }
 
+static int64_t umt5_bytes(const struct umt5_bench *b, bool keep)
+{
+    const int64_t hidden[] = {RF_TEXT_TOKENS, b->shape.width};
+    return rf_engine_fixed_bytes(b->e) + rf_umt5_globals_bytes(b->umt5) +
+           rf_umt5_layer_bytes(b->umt5) * (keep ? rf_umt5_n_layers(b->umt5) : 1) + rf_arena_cost(RF_F32, 2, hidden) +
+           rf_umt5_scratch_bytes(b->umt5, RF_TEXT_TOKENS);
+}
+
+/* Layers stay on the device if they can. */
+static enum rf_code umt5_place(struct umt5_bench *b, struct rf_err *err)
+{
+    int64_t limit = rf_engine_limit_bytes(b->e);
+    b->keep = limit == 0 || umt5_bytes(b, true) <= limit;
+    return rf_umt5_place(b->umt5, b->keep, err);
+}
+
 static enum rf_code umt5_open(struct rf_engine *e, const struct rf_bench_size *size, void **ret_self,
                               struct rf_err *err)
 {
@@ -278,9 +325,11 @@ static enum rf_code umt5_open(struct rf_engine *e, const struct rf_bench_size *s
     const int64_t hidden[] = {RF_TEXT_TOKENS, b->shape.width};
     struct rf_phantom_list list = {0};
     rf_shape_umt5(&list, &b->shape, rf_bench_types(size));
-    enum rf_code rc = rf_bench_file_map(&list, e, "random text encoder", &b->file, err);
+    enum rf_code rc = rf_bench_file_map(&list, "random text encoder", &b->file, err);
     if (rc == RF_OK)
-        rc = rf_umt5_open(e, b->file.name, &b->umt5, err);
+        rc = rf_umt5_open_unplaced(e, b->file.name, &b->umt5, err);
+    if (rc == RF_OK)
+        rc = umt5_place(b, err);
     if (rc == RF_OK)
         rc = rf_arena_create(e, rf_arena_cost(RF_F32, 2, hidden), &b->arena, err);
     if (rc == RF_OK)
@@ -294,8 +343,7 @@ static void umt5_describe(void *self, struct rf_bench_facts *facts)
     *facts = (struct rf_bench_facts){
         .tokens = RF_TEXT_TOKENS,
         .flop = rf_shape_umt5_flop(&b->shape, RF_TEXT_TOKENS),
-        .predicted_bytes = rf_engine_fixed_bytes(b->e) + b->file.weight_bytes +
-                           rf_arena_cost(RF_F32, 2, b->hidden.shape) + rf_umt5_scratch_bytes(b->umt5, RF_TEXT_TOKENS),
+        .predicted_bytes = umt5_bytes(b, b->keep),
     };
 }
 

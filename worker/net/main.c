@@ -42,11 +42,12 @@ static const char usage[] =
     "  noise --seed N --shape 1,16,T,H,W      the start noise of a seed\n"
     "  sigmas --steps N --shift S             the noise levels of a schedule, one per line (shift 5 when left out)\n"
     "\n"
-    "  bench dit | vae-decode | vae-encode | umt5 | job   time it on random weights of the public shapes: one JSON line\n"
+    "  bench dit | vae-decode | vae-encode | umt5 | job   on random weights of the public shapes: one JSON line\n"
     "      --size WxH --frames N      832x1216 and 81 when left out\n"
     "      --device, --precision, --threads   as above\n"
     "      --attention exact|8bit     exact when left out\n"
     "      --vram 24G                 device memory it may use, default all\n"
+    "      --separate-memory          the CPU as a device that must copy weights, to try --vram\n"
     "      --layers N --dim N         a smaller transformer (default 40, 5120), text encoder and VAE with it\n"
     "      --steps N --repeat N       steps of a job (4), measured runs after the warm-up (3)\n"
     "  checkpoint t2v | i2v | t2v-lora | i2v-lora | umt5 | vae --output FILE\n"
@@ -125,7 +126,8 @@ enum rf_code rf_net_read(const struct rf_safetensors *file, const char *name, in
 enum rf_code rf_net_open_engine(const struct rf_net_options *o, struct rf_engine **ret_engine, struct rf_err *err)
 {
     struct rf_engine_config config = {.device = o->device, .precision = o->precision, .n_threads = o->n_threads,
-                                      .attention = o->attention, .budget_bytes = o->vram_bytes};
+                                      .attention = o->attention, .budget_bytes = o->vram_bytes,
+                                      .separate_memory = o->separate_memory};
     return rf_engine_open(&config, ret_engine, err);
 }
 
@@ -289,6 +291,7 @@ static bool read_option(int option, char *value, struct rf_net_options *o)
     case 'r': return read_count(value, 1000, &o->repeat);
     case 'V': return read_bytes(value, &o->vram_bytes);
     case 'x': o->sparse = true; return true;
+    case 'e': o->separate_memory = true; return true;
     case 't': return read_number(value, &o->tolerance) && o->tolerance >= 0;
     case 'f': {
         bool ok = read_number(value, &number);
@@ -311,8 +314,9 @@ static const struct option long_options[] = {
     {"size", required_argument, NULL, 'z'},      {"frames", required_argument, NULL, 'F'},
     {"layers", required_argument, NULL, 'L'},    {"dim", required_argument, NULL, 'D'},
     {"repeat", required_argument, NULL, 'r'},    {"vram", required_argument, NULL, 'V'},
-    {"sparse", no_argument, NULL, 'x'},          {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},         {0},
+    {"sparse", no_argument, NULL, 'x'},          {"separate-memory", no_argument, NULL, 'e'},
+    {"help", no_argument, NULL, 'h'},            {"version", no_argument, NULL, 'v'},
+    {0},
 };
 
 static int complain(const char *what, const char *which)

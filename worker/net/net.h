@@ -27,7 +27,7 @@ struct rf_net_options {
     const char *what, *attention, *type, *tokenizer; /* which network, which file; NULL: not given */
     int width, height, n_frames, n_layers, dim, repeat; /* 0: not given */
     int64_t vram_bytes; /* 0: no limit */
-    bool sparse;
+    bool sparse, separate_memory;
 };
 
 /* Results on their way out; owns names and data. */

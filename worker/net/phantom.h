@@ -2,8 +2,8 @@
  *
  * Its tensors lie in a map of one short random block repeated (one block per type and kind of value), so a 14 B expert
  * takes 64 MB and is there at once; whoever opens it through rf_safetensors_lend() sees an ordinary file. Repeating
- * values is safe for timing: the block's length shares no factor with any row, and no kernel looks for it. Values depend
- * on type, kind and place alone: the same list gives the same bytes everywhere.
+ * values is safe for timing: the block's length shares no factor with any row, and no kernel looks for it. Values
+ * depend on type, kind and place alone: the same list gives the same bytes everywhere.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_NET_PHANTOM_H
 #define RF_NET_PHANTOM_H
