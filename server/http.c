@@ -30,6 +30,9 @@
 #define MAX_NO_BODY_BYTES (64 << 10)
 #define FIRST_BODY_ROOM 4096
 
+/* A commit takes milliseconds, a long poll up to 30 s. */
+const double rf_http_bounds[RF_HISTOGRAM_BOUNDS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
+
 struct rf_http {
     struct MHD_Daemon *daemon;
     int listen_fd, port;
@@ -52,6 +55,7 @@ struct exchange {
     struct rf_peer *peer;
     int fd;
     bool begun, suspended, busy;
+    double begun_s;                  /* when its headers were whole */
     bool unclear;                    /* headers_are_clear() said no */
     void (*then)(struct rf_call *c); /* what goes on after a suspension; at first the route's handler */
     struct { bool set; struct rf_err err; } query_failure;
@@ -283,6 +287,13 @@ static int64_t steady_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static double steady_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 static enum rf_method method_from(const char *word)
 {
     static const char *const words[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
@@ -335,6 +346,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
     if (x->busy)
         atomic_fetch_sub(&x->http->busy, 1);
     x->call.delivered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    if (x->call.delivered && x->begun && x->stream_read == NULL)
+        rf_histogram_add(&x->http->stats.duration[rf_router_class(x->call.route)], rf_http_bounds, steady_s() - x->begun_s);
     rf_peer_await_headers(x->peer, steady_ms());
     destroy_exchange(x);
     *slot = NULL;
@@ -522,6 +535,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     struct exchange *x = *slot;
     if (!x->begun) {
         x->begun = true;
+        x->begun_s = steady_s();
         rf_peer_await_body(x->peer, steady_ms());
         begin(x, method);
         return x->status != 0 && answer_before_body(x) ? send_answer(x) : MHD_YES;
@@ -626,7 +640,7 @@ int rf_http_port(const struct rf_http *http)
     return http->port;
 }
 
-const struct rf_http_stats *rf_http_stats(const struct rf_http *http)
+struct rf_http_stats *rf_http_stats(struct rf_http *http)
 {
     return &http->stats;
 }

@@ -12,6 +12,7 @@
 #define RF_SERVER_HTTP_H
 
 #include "schema/err.h"
+#include "server/histogram.h"
 #include "server/params.h"
 #include "server/token.h"
 
@@ -121,8 +122,25 @@ void rf_answer_error(struct rf_call *c, int status, const char *param, const cha
 /* From an rf_code: the status by the one table, the code's name, the message of `err`. */
 void rf_answer_failed(struct rf_call *c, enum rf_code code, const char *param, const struct rf_err *err);
 
+/* Requests that are fast or slow for the same reasons; for /metrics. */
+enum rf_route_class {
+    RF_CLASS_SUBMIT,             /* new jobs, single or by the batch: answered once they are on disk */
+    RF_CLASS_STEER,              /* whatever else users and operators change */
+    RF_CLASS_READ, RF_CLASS_CONTENT,
+    RF_CLASS_LEASE,              /* a long poll: the wait for work is in it */
+    RF_CLASS_HEARTBEAT,
+    RF_CLASS_REPORT,             /* complete, fail, release; register and leave */
+    RF_CLASS_TRANSFER,           /* files of tasks, up and down */
+    RF_CLASS_PAGE,               /* the page's files, health, metrics */
+    RF_CLASS_NONE,               /* refused before a route was found */
+    RF_CLASS_COUNT
+};
+const char *rf_route_class_name(enum rf_route_class class);
+extern const double rf_http_bounds[RF_HISTOGRAM_BOUNDS];
+
 /* Counted for /metrics. */
 struct rf_http_stats {
+    struct rf_histogram duration[RF_CLASS_COUNT]; /* from whole headers to the answer's last byte; streams are left out */
     atomic_llong requests[RF_METHOD_COUNT][6]; /* by method and first digit of the status */
     atomic_llong bytes_in;
     atomic_llong cut;            /* connections of slow clients */
@@ -147,7 +165,7 @@ struct rf_http_options {
  *   RF_ERR_IO       the address is taken or not ours; the message names it */
 enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http **ret_http, struct rf_err *err);
 int rf_http_port(const struct rf_http *http);
-const struct rf_http_stats *rf_http_stats(const struct rf_http *http);
+struct rf_http_stats *rf_http_stats(struct rf_http *http);
 /* To be called now and then: cuts off clients that keep us waiting. */
 void rf_http_cut_slow(struct rf_http *http);
 /* No new connections; on those that exist, requests that come from now on get 503. */

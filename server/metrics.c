@@ -4,49 +4,43 @@
 
 #include "server/app.h"
 #include "server/events.h"
+#include "server/histogram.h"
 #include "server/out.h"
 #include "server/webhook.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <string.h>
 
 #define MAX_STAGES 16
 
+/* A step of a small model takes milliseconds, a decode of a long segment minutes. */
+static const double stage_bounds[RF_HISTOGRAM_BOUNDS] = {0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800};
+
 struct rf_metrics {
-    pthread_mutex_t lock;
-    int n_stages;
-    struct { char name[RF_STAGE_NAME_SIZE]; double seconds; int64_t n; } stage[MAX_STAGES];
+    struct rf_histogram stage[MAX_STAGES]; /* as in rf_stage_names */
 };
 
 struct rf_metrics *rf_metrics_create(void)
 {
-    struct rf_metrics *m = rf_new(struct rf_metrics);
-    pthread_mutex_init(&m->lock, NULL);
-    for (int i = 0; rf_stage_names[i] != NULL; i++) {
-        RF_ASSERT(i < MAX_STAGES);
-        strncpy(m->stage[m->n_stages++].name, rf_stage_names[i], RF_STAGE_NAME_SIZE - 1);
-    }
-    return m;
+    int n = 0;
+    while (rf_stage_names[n] != NULL)
+        n++;
+    RF_ASSERT(n <= MAX_STAGES);
+    return rf_new(struct rf_metrics);
 }
 
 void rf_metrics_destroy(struct rf_metrics **metrics)
 {
-    if (*metrics != NULL)
-        pthread_mutex_destroy(&(*metrics)->lock);
     rf_free(metrics);
 }
 
 void rf_metrics_add_timings(struct rf_metrics *m, const struct rf_wire_timing *timings, int n)
 {
-    pthread_mutex_lock(&m->lock);
-    for (int i = 0; i < n; i++)
-        for (int s = 0; s < m->n_stages; s++)
-            if (strcmp(m->stage[s].name, timings[i].stage) == 0) {
-                m->stage[s].seconds += timings[i].seconds;
-                m->stage[s].n++;
-            }
-    pthread_mutex_unlock(&m->lock);
+    for (int i = 0; i < n; i++) {
+        int stage = rf_stage_index(timings[i].stage);
+        RF_ASSERT(stage >= 0); /* the message was read */
+        rf_histogram_add(&m->stage[stage], stage_bounds, timings[i].seconds);
+    }
 }
 
 static void head(struct rf_out *t, const char *name, const char *type, const char *help)
@@ -78,18 +72,15 @@ static void add_queue(struct rf_out *t, struct rf_app *app)
 
 static void add_stages(struct rf_out *t, struct rf_metrics *m)
 {
-    head(t, "stage_seconds", "summary", "Time that workers reported, by stage (steps counted singly).");
-    pthread_mutex_lock(&m->lock);
-    for (int i = 0; i < m->n_stages; i++)
-        rf_out_printf(t, "framefarm_stage_seconds_sum{stage=\"%s\"} %.6f\nframefarm_stage_seconds_count{stage=\"%s\"} %"
-                       PRId64 "\n", m->stage[i].name, m->stage[i].seconds, m->stage[i].name, m->stage[i].n);
-    pthread_mutex_unlock(&m->lock);
+    head(t, "stage_seconds", "histogram", "Time that workers reported, by stage (steps counted singly).");
+    for (int i = 0; rf_stage_names[i] != NULL; i++)
+        rf_histogram_print(t, "framefarm_stage_seconds", "stage", rf_stage_names[i], &m->stage[i], stage_bounds);
 }
 
 static void add_http(struct rf_out *t, struct rf_app *app)
 {
     static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "other"};
-    const struct rf_http_stats *stats = rf_http_stats(app->http);
+    struct rf_http_stats *stats = rf_http_stats(app->http);
     head(t, "http_requests_total", "counter", "Answered requests by method and class of status.");
     for (unsigned m = 0; m < RF_METHOD_COUNT; m++)
         for (int family = 2; family <= 5; family++) {
@@ -98,6 +89,11 @@ static void add_http(struct rf_out *t, struct rf_app *app)
                 rf_out_printf(t, "framefarm_http_requests_total{method=\"%s\",status=\"%dxx\"} %lld\n", methods[m], family,
                                n);
         }
+    head(t, "http_request_duration_seconds", "histogram",
+         "From whole headers to the answer's last byte, by kind of call; streams of events are left out.");
+    for (unsigned i = 0; i < RF_CLASS_COUNT; i++)
+        rf_histogram_print(t, "framefarm_http_request_duration_seconds", "call",
+                           rf_route_class_name((enum rf_route_class)i), &stats->duration[i], rf_http_bounds);
     head(t, "http_received_bytes_total", "counter", "Bytes of request bodies.");
     rf_out_printf(t, "framefarm_http_received_bytes_total %lld\n", atomic_load(&stats->bytes_in));
     head(t, "http_connections", "gauge", "Open connections.");

@@ -57,3 +57,35 @@ const struct rf_route *rf_router_find(const struct rf_route *routes, size_t n, s
             used += (size_t)snprintf(allowed + used, room - used, "%s%s", used ? ", " : "", method_names[m]);
     return NULL;
 }
+
+const char *rf_route_class_name(enum rf_route_class class)
+{
+    static const char *const names[RF_CLASS_COUNT] = {
+        [RF_CLASS_SUBMIT] = "submit", [RF_CLASS_STEER] = "steer", [RF_CLASS_READ] = "read", [RF_CLASS_CONTENT] = "content",
+        [RF_CLASS_LEASE] = "lease", [RF_CLASS_HEARTBEAT] = "heartbeat", [RF_CLASS_REPORT] = "report",
+        [RF_CLASS_TRANSFER] = "transfer", [RF_CLASS_PAGE] = "page", [RF_CLASS_NONE] = "none"};
+    return names[class];
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+/* From the pattern itself, so that a new route needs no further thought. */
+enum rf_route_class rf_router_class(const struct rf_route *route)
+{
+    if (route == NULL)
+        return RF_CLASS_NONE;
+    const char *p = route->pattern;
+    if (strncmp(p, "/farm/", 6) == 0)
+        return ends_with(p, "/lease") ? RF_CLASS_LEASE : ends_with(p, "/heartbeat") ? RF_CLASS_HEARTBEAT
+             : ends_with(p, "/files/{name}") ? RF_CLASS_TRANSFER : RF_CLASS_REPORT;
+    if (strncmp(p, "/v1/", 4) != 0)
+        return RF_CLASS_PAGE;
+    if (route->method == RF_GET)
+        return ends_with(p, "/content") ? RF_CLASS_CONTENT : RF_CLASS_READ;
+    bool creates = ends_with(p, "/videos") || ends_with(p, "/batch") || ends_with(p, "/remix");
+    return route->method == RF_POST && creates ? RF_CLASS_SUBMIT : RF_CLASS_STEER;
+}

@@ -15,4 +15,7 @@ const struct rf_route *rf_router_find(const struct rf_route *routes, size_t n, s
  * slashes included. False too when a segment is broken or too long. */
 bool rf_router_match(const char *pattern, const char *path, char param[RF_CALL_PARAMS][RF_CALL_PARAM_BYTES]);
 
+/* Where its duration is counted; NULL: RF_CLASS_NONE. */
+enum rf_route_class rf_router_class(const struct rf_route *route);
+
 #endif

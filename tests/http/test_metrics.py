@@ -124,6 +124,32 @@ def test_counters_only_grow_and_count_what_happened(client, worker):
     assert 1000 < grown("framefarm_http_received_bytes_total") < 1100
 
 
+def test_histograms_count_calls_by_kind_and_stages_of_tasks(client, worker):
+    def count(families, name, **labels):
+        return families["framefarm_" + name][1][("framefarm_" + name + "_count", tuple(sorted(labels.items())))]
+    before = scrape(client)
+    client.create()
+    client.create()
+    client.get("/v1/queue")
+    client.get("/nothing")
+    task = worker.take()
+    worker.beat(task)
+    worker.work(task)
+    after = scrape(client)
+
+    def grown(name, **labels):
+        return count(after, name, **labels) - count(before, name, **labels)
+    assert {call: grown("http_request_duration_seconds", call=call) for call in
+            ("submit", "read", "lease", "heartbeat", "report", "page")} == {
+        "submit": 2, "read": 1, "lease": 1, "heartbeat": 1, "report": 1, "page": 2}
+    assert grown("http_request_duration_seconds", call="transfer") >= 1
+    assert grown("stage_seconds", stage="decode") >= 1
+    name = "framefarm_http_request_duration_seconds"
+    buckets = {float(dict(labels)["le"].replace("Inf", "inf")): value for (sample, labels), value in after[name][1].items()
+               if sample == name + "_bucket" and ("call", "lease") in labels}
+    assert len(buckets) == 15 and buckets[30] == count(after, "http_request_duration_seconds", call="lease")
+
+
 def test_gauges_follow_jobs_workers_and_the_pause(client, worker):
     def gauge(name, **labels):
         return scrape(client)["framefarm_" + name][1][("framefarm_" + name, tuple(sorted(labels.items())))]
