@@ -67,11 +67,13 @@ export function startFilters(onChange) {
   person.addEventListener('input', () =>
     (!person.value || people.has(person.value)) && choose('person', person.value));
   person.addEventListener('change', () => choose('person', person.value.trim()));
-  $('#done-day').addEventListener('change', e => choose('day', e.target.value));
+  const day = $('#done-day');
+  day.addEventListener('change', () => (day.classList.toggle('chosen', Boolean(day.value)), choose('day', day.value)));
   $('#show-all').addEventListener('click', () => {
     Object.assign(chosen, {state: '', text: '', person: '', day: ''});
     document.getElementsByName('done-state')[0].checked = true;
-    for (const el of [$('#done-search'), person, $('#done-day')]) el.value = '';
+    for (const el of [$('#done-search'), person, day]) el.value = '';
+    day.classList.remove('chosen');
     $('#done-search').focus();
     onChange();
   });
