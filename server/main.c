@@ -236,6 +236,14 @@ static bool wait_for_signal(int signal_fd, int timeout_ms)
     return true;
 }
 
+/* For spans of time, which a jump of the clock must not stretch. */
+static int64_t steady_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static void run(struct rf_app *app, struct rf_supervisor *supervisor, struct upkeep *upkeep, int signal_fd)
 {
     int64_t ticked_ms = 0;
@@ -245,7 +253,7 @@ static void run(struct rf_app *app, struct rf_supervisor *supervisor, struct upk
         if (now_ms - ticked_ms < TICK_MS && now_ms >= ticked_ms)
             continue;
         ticked_ms = now_ms;
-        rf_supervisor_tick(supervisor, now_ms);
+        rf_supervisor_tick(supervisor, steady_ms());
         rf_http_cut_slow(app->http);
         if (!atomic_exchange(&upkeep->busy, true))
             rf_offload_run(app->offload, do_upkeep, upkeep);
@@ -258,10 +266,10 @@ static void stop(struct rf_app *app, struct rf_supervisor *supervisor, int signa
     atomic_store(&app->stopping, true);
     rf_polls_end(app->polls, app);
     rf_supervisor_stop(supervisor);
-    int64_t end_ms = rf_now_ms() + STOP_WORKERS_MS;
+    int64_t end_ms = steady_ms() + STOP_WORKERS_MS;
     for (bool waiting = true; waiting && rf_supervisor_n_alive(supervisor) > 0;) {
-        waiting = !wait_for_signal(signal_fd, 50) && rf_now_ms() < end_ms;
-        rf_supervisor_tick(supervisor, rf_now_ms());
+        waiting = !wait_for_signal(signal_fd, 50) && steady_ms() < end_ms;
+        rf_supervisor_tick(supervisor, steady_ms());
     }
     if (rf_supervisor_n_alive(supervisor) > 0) {
         rf_log(RF_LOG_WARN, "doing=stop msg=\"%d workers did not end in time and are killed; their leases run out\"",
@@ -271,8 +279,8 @@ static void stop(struct rf_app *app, struct rf_supervisor *supervisor, int signa
     rf_http_close(app->http);
     rf_polls_end(app->polls, app);
     rf_events_stop(app->events);
-    end_ms = rf_now_ms() + STOP_REQUESTS_MS;
-    while (!rf_http_is_done(app->http) && rf_now_ms() < end_ms)
+    end_ms = steady_ms() + STOP_REQUESTS_MS;
+    while (!rf_http_is_done(app->http) && steady_ms() < end_ms)
         poll(NULL, 0, 5);
     if (!rf_http_is_quiet(app->http)) {
         /* The disk hangs. What was answered is safe; the library would abort over the rest, so end here. */
@@ -300,6 +308,32 @@ static void close_parts(struct rf_app *app)
     rf_auth_destroy(&app->auth);
 }
 
+/* The news that a local worker has died, on its way to the store. */
+struct obituary {
+    struct rf_op op;
+    char name[64], host[256], how[64];
+};
+
+static void free_obituary(struct rf_op *op)
+{
+    if (op->code != RF_OK)
+        rf_log(RF_LOG_WARN, "doing=bury code=%s msg=%s", rf_code_name(op->code), RF_QUOTE(op->err.msg));
+    free(op->ctx);
+}
+
+static void on_worker_ended(void *ctx, const char *name, pid_t pid, const char *how)
+{
+    struct rf_app *app = ctx;
+    struct obituary *o = rf_new(struct obituary);
+    snprintf(o->name, sizeof o->name, "%s", name);
+    snprintf(o->host, sizeof o->host, "host"); /* as the worker says without a name */
+    gethostname(o->host, sizeof o->host - 1);
+    snprintf(o->how, sizeof o->how, "%s", how);
+    o->op = (struct rf_op){.kind = RF_OP_DIED, .now_ms = rf_now_ms(), .done = free_obituary, .ctx = o,
+                           .u.died = {.name = o->name, .host = o->host, .how = o->how, .pid = pid}};
+    rf_store_post(app->store, &o->op);
+}
+
 static enum rf_code serve(const struct rf_config *config, int signal_fd, struct rf_err *err)
 {
     struct rf_app app = {.config = config, .started_ms = rf_now_ms()};
@@ -314,7 +348,8 @@ static enum rf_code serve(const struct rf_config *config, int signal_fd, struct 
     if (rc == RF_OK)
         rc = start_http(&app, err);
     if (rc == RF_OK)
-        rc = rf_supervisor_create(config, rf_http_port(app.http), rf_auth_worker_token_file(app.auth), &supervisor, err);
+        rc = rf_supervisor_create(config, rf_http_port(app.http), rf_auth_worker_token_file(app.auth),
+                                  &(struct rf_supervisor_listener){on_worker_ended, &app}, &supervisor, err);
     if (rc == RF_OK) {
         announce(&app);
         run(&app, supervisor, &upkeep, signal_fd);

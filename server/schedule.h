@@ -44,6 +44,7 @@ struct rf_run {
     char stage[RF_STAGE_NAME_SIZE];
     int step, steps;
     double fraction;
+    bool unheard;                /* found at our start; its holder has not spoken since */
 };
 
 enum rf_place { RF_PLACE_NONE, RF_PLACE_READY, RF_PLACE_WAITING, RF_PLACE_LEASED };

@@ -83,7 +83,8 @@ struct rf_store_config {
 struct rf_store;
 
 /* Opens or creates the database, upgrades an older one in a transaction, reads the unfinished jobs, gives every lease found
- * a fresh deadline of now_ms + lease_ms (the workers kept rendering while we were away), starts the writer thread.
+ * a fresh deadline of now_ms + lease_ms (the workers kept rendering while we were away; one that says nothing over several
+ * starts gets half of that each time), starts the writer thread.
  *   RF_ERR_FORMAT    made by a newer version, or damaged; the message says which
  *   RF_ERR_IO        cannot be opened or written; another server has it open */
 enum rf_code rf_store_open(const struct rf_store_config *config, struct rf_store **ret_store, struct rf_err *err);
@@ -94,7 +95,7 @@ void rf_store_destroy(struct rf_store **store);
 
 enum rf_op_kind {
     RF_OP_SUBMIT, RF_OP_CANCEL, RF_OP_DELETE, RF_OP_RETRY, RF_OP_PRIORITY, RF_OP_MOVE,
-    RF_OP_REGISTER, RF_OP_LEAVE, RF_OP_DRAIN, RF_OP_CLAIM, RF_OP_UNPARK, RF_OP_HEARTBEAT, RF_OP_COMPLETE, RF_OP_FAIL,
+    RF_OP_REGISTER, RF_OP_LEAVE, RF_OP_DIED, RF_OP_DRAIN, RF_OP_CLAIM, RF_OP_UNPARK, RF_OP_HEARTBEAT, RF_OP_COMPLETE, RF_OP_FAIL,
     RF_OP_RELEASE, RF_OP_CHECK_LEASE, RF_OP_PUT_FILE, RF_OP_FORGET_FILES, RF_OP_PAUSE, RF_OP_TICK, RF_OP_DELIVERY, RF_OP_EXPIRE,
     RF_OP_DISK,
     RF_OP_KIND_COUNT
@@ -156,6 +157,10 @@ struct rf_op {
          * RF_ERR_NOT_FOUND: no such worker. */
         struct { const char *id; bool on; } worker;
 
+        /* The process of a worker has ended without a goodbye: what it held is tried again without waiting for the lease.
+         * name, host and pid as it registered; `how` is for people. Nothing known of it: RF_OK. */
+        struct { const char *name, *host, *how; int64_t pid; } died;
+
         /* The next task for this worker, leased to it. Nothing there: with wait_ms > 0 the op is parked until there is (or
          * a TICK finds wait_ms over), so that many idle workers cost nothing and a new job wakes only one; a second
          * claim of the same worker ends its first. Out: lease (rf_wire_lease_finish()).
@@ -166,7 +171,7 @@ struct rf_op {
          * when that claim has been answered meanwhile. */
         struct { struct rf_op *parked; } unpark;
 
-        /* Progress and a new deadline, kept in memory only: after a restart every lease starts afresh anyway, so a
+        /* Progress and a new deadline, kept in memory only (but for the first after a restart: the holder has been heard): after a restart every lease starts afresh anyway, so a
          * deadline on disk could only be wrong. Out: cancel (the job is cancelled or gone: stop), lease_ms.
          *   RF_ERR_CONFLICT  the lease is not the task's current one */
         struct { const char *task_id; const struct rf_wire_heartbeat *message; bool cancel; int64_t lease_ms; } heartbeat;

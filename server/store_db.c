@@ -21,7 +21,9 @@
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
-    "leased_ms, reserved_bytes, coalesce(turn, row), json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), json_extract(request, '$.guidance_scale_2')"
+    "leased_ms, (SELECT n_starts FROM unheard WHERE unheard.lease = jobs.lease), reserved_bytes, coalesce(turn, row), " \
+    "json_extract(request, '$.switch_step'), json_extract(request, '$.guidance_scale'), " \
+    "json_extract(request, '$.guidance_scale_2')"
 #define FREE_LEASE "lease = NULL, worker = NULL, leased_ms = NULL"
 #define FRESH_TASK "attempts = 0, n_no_memory = 0, not_before_ms = 0, avoid_worker = NULL, " FREE_LEASE
 
@@ -41,6 +43,7 @@ static const char *const sql_texts[SQL_COUNT] = {
         "leased_ms = ?2 WHERE row = ?1",
     /* The same for a job that has begun: without `state` no index is touched. */
     [SQL_CLAIM_NEXT] = "UPDATE jobs SET attempts = ?3, lease = ?4, worker = ?5, leased_ms = ?2 WHERE row = ?1",
+    [SQL_HEARD] = "DELETE FROM unheard WHERE lease = ?1",
     [SQL_REQUEST] = "SELECT request FROM jobs WHERE row = ?1",
     [SQL_INSERT_ATTEMPT] = "INSERT INTO attempts (job, lease, task, attempt, outcome, worker, worker_id, started_ms, ended_ms, "
         "code, message, notes, timings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -345,7 +348,9 @@ static const char *text_at(sqlite3_stmt *stmt, int column)
     return (const char *)sqlite3_column_text(stmt, column);
 }
 
-/* A row of LIVE_COLUMNS. A lease found gets a fresh deadline: its holder could not reach us. */
+/* A row of LIVE_COLUMNS. A lease found gets a fresh deadline: its holder could not reach us. From the second start in a row
+ * that it says nothing it gets half the time of the start before, so that a holder who never had our answer cannot keep
+ * the task for as long as the server keeps restarting. */
 static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
 {
     struct rf_live_job *job = rf_new(struct rf_live_job);
@@ -375,6 +380,7 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
     int64_t lease = sqlite3_column_int64(q, c++);
     const char *worker = text_at(q, c++);
     int64_t leased_ms = sqlite3_column_int64(q, c++);
+    int n_unheard = sqlite3_column_int(q, c++);
     job->reserved_bytes = sqlite3_column_int64(q, c++);
     job->turn = sqlite3_column_int64(q, c++);
     int switch_step = sqlite3_column_int(q, c++);
@@ -386,7 +392,9 @@ static void load_row(struct rf_store *s, sqlite3_stmt *q, int64_t now_ms)
         run->lease = lease;
         run->leased_ms = run->told_ms = leased_ms;
         snprintf(run->worker_id, sizeof run->worker_id, "%s", worker);
-        rf_sched_make_leased(s->sched, job, run, rf_store_clock(s, now_ms) + s->config.lease_ms);
+        run->unheard = n_unheard > 0;
+        int n_halvings = n_unheard < 1 ? 0 : n_unheard > 16 ? 15 : n_unheard - 1;
+        rf_sched_make_leased(s->sched, job, run, rf_store_clock(s, now_ms) + (s->config.lease_ms >> n_halvings));
     } else if (not_before_ms > now_ms) {
         /* Never longer than was meant: the clock may have gone back a day while nobody was here to see it. */
         int64_t rest_ms = not_before_ms - now_ms, most_ms = rf_task_backoff_ms(s, job->attempts);
@@ -412,9 +420,31 @@ static void release_held(void *ctx, struct rf_live_worker *w)
     w->n_held = 0;
 }
 
+/* A run that is known already, and until when. */
+struct known_run {
+    int64_t row, due_ms;
+    struct rf_run run;
+};
+
+/* What holders have told is in memory alone: it outlives a reading of the rows when the lease does. */
+static void restore_runs(struct rf_store *s, const struct known_run *known, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct rf_live_job *job = rf_sched_find(s->sched, known[i].row);
+        if (job == NULL || job->run == NULL || job->run->lease != known[i].run.lease)
+            continue;
+        *job->run = known[i].run;
+        rf_sched_extend(s->sched, job, known[i].due_ms);
+    }
+}
+
 enum rf_code rf_db_load_jobs(struct rf_store *s, struct rf_err *err)
 {
     int64_t now_ms = s->clock_last_ms;
+    int n_known = 0;
+    RF_AUTO(rf_free) struct known_run *known = rf_new_array(struct known_run, (size_t)rf_sched_n_leased(s->sched));
+    for (struct rf_live_job *job; (job = rf_sched_leased(s->sched, n_known)) != NULL;)
+        known[n_known++] = (struct known_run){job->row, job->due_ms, *job->run};
     s->lease_ceiling = s->next_lease - 1; /* what a rolled-back group reserved is not on disk: reserve anew */
     rf_sched_clear_jobs(s->sched);
     rf_sched_each_worker(s->sched, release_held, NULL);
@@ -422,6 +452,7 @@ enum rf_code rf_db_load_jobs(struct rf_store *s, struct rf_err *err)
     while (rf_sql_row(s, q))
         load_row(s, q, now_ms);
     sqlite3_reset(q);
+    restore_runs(s, known, n_known);
     struct rf_live_job *job;
     for (int i = 0; (job = rf_sched_leased(s->sched, i)) != NULL; i++) {
         struct rf_live_worker *w = rf_sched_find_worker(s->sched, job->run->worker_id);
@@ -509,6 +540,10 @@ enum rf_code rf_db_load(struct rf_store *s, struct rf_err *err)
         rc = load_rows(s, "SELECT registration FROM models ORDER BY first_ms, name", load_model, err);
     if (rc == RF_OK)
         rc = load_rows(s, "SELECT id, state, registration, registered_ms, seen_ms FROM workers", load_worker, err);
+    /* Should the disk be full, leases have their whole time once more. */
+    exec(s, "DELETE FROM unheard WHERE lease NOT IN (SELECT lease FROM jobs WHERE state = 1 AND lease IS NOT NULL); "
+         "INSERT INTO unheard SELECT lease, 1 FROM jobs WHERE state = 1 AND lease IS NOT NULL "
+         "ON CONFLICT (lease) DO UPDATE SET n_starts = n_starts + 1", "count the unheard", NULL);
     if (rc == RF_OK)
         rc = rf_db_load_jobs(s, err);
     if (rc == RF_OK)

@@ -70,6 +70,7 @@ static bool run_op(struct rf_store *s, struct rf_op *op)
     case RF_OP_MOVE: rf_op_move(s, op); return true;
     case RF_OP_REGISTER: rf_op_register(s, op); return true;
     case RF_OP_LEAVE: rf_op_leave(s, op); return true;
+    case RF_OP_DIED: rf_op_died(s, op); return true;
     case RF_OP_DRAIN: rf_op_drain(s, op); return true;
     case RF_OP_CLAIM: return rf_op_claim(s, op);
     case RF_OP_UNPARK: rf_op_unpark(s, op); return true;
@@ -112,7 +113,7 @@ static void tell(struct rf_store *s)
 {
     rf_models_refresh(s);
     int n = s->n_events;
-    s->n_events = 0;
+    s->n_events = s->n_sure = 0;
     for (int i = 0; i < n; i++)
         s->config.on_event(s->config.event_ctx, &s->events[i]);
     struct rf_op *op = s->answered;
@@ -137,7 +138,7 @@ static void reload(struct rf_store *s)
     if (rc != RF_OK) /* not even reading works: going on would hand out work that may be done already */
         fprintf(stderr, "level=error doing=reload code=%s msg=\"%s\"\n", rf_code_name(rc), err.msg);
     RF_ASSERT(rc == RF_OK);
-    s->n_events = 0;
+    s->n_events = s->n_sure; /* the page must hear of what is on disk, and of nothing else */
 }
 
 static void fail_op(struct rf_op *op, const struct rf_err *err)
@@ -164,8 +165,10 @@ static void run_singly(struct rf_store *s, struct rf_op *ops)
             continue;
         }
         run_locked(s, op);
-        if (!s->sql_failed && rf_sql_commit(s))
+        if (!s->sql_failed && rf_sql_commit(s)) {
+            s->n_sure = s->n_events;
             continue;
+        }
         struct rf_err err = s->sql_err;
         if (op->kind == RF_OP_SUBMIT)
             full = err;

@@ -32,7 +32,7 @@ enum rf_sql {
     SQL_DELETE_ATTEMPTS, SQL_GONE_ALL, SQL_GONE_NAME, SQL_GONE_SCRATCH, SQL_FILE_THERE, SQL_LOAD_ONE, SQL_LOAD_ALL,
     SQL_JOB_STATE, SQL_ATTEMPT_OUTCOME, SQL_FORGET_FILE, SQL_SETTING_PUT, SQL_META_PUT, SQL_WORKER_PUT, SQL_WORKER_STATE,
     SQL_WORKER_DELETE, SQL_MODEL_PUT, SQL_SAVEPOINT, SQL_SAVEPOINT_KEEP, SQL_SAVEPOINT_UNDO,
-    SQL_WEBHOOK_PUT, SQL_WEBHOOK_DELETE, SQL_DELIVERY_ADD, SQL_DELIVERY_PUT, SQL_DELIVERY_SWEEP, SQL_EXPIRE,
+    SQL_HEARD, SQL_WEBHOOK_PUT, SQL_WEBHOOK_DELETE, SQL_DELIVERY_ADD, SQL_DELIVERY_PUT, SQL_DELIVERY_SWEEP, SQL_EXPIRE,
     SQL_COUNT
 };
 
@@ -63,6 +63,7 @@ struct rf_store {
     struct rf_op *answered, **answered_last;
     struct rf_event *events;
     int n_events, events_capacity;
+    int n_sure;                     /* of them: what they tell is on disk, whatever becomes of the rest */
     int wal_pages, wal_next_try;    /* in the log now; in it before the writer tries (again) to start it anew */
     bool fresh;                     /* something became ready: look at the parked claims */
     struct rf_live_worker *parked_first, *parked_last;
@@ -152,6 +153,7 @@ void rf_op_put_file(struct rf_store *s, struct rf_op *op);
 void rf_op_forget_files(struct rf_store *s, struct rf_op *op);
 void rf_op_register(struct rf_store *s, struct rf_op *op);
 void rf_op_leave(struct rf_store *s, struct rf_op *op);
+void rf_op_died(struct rf_store *s, struct rf_op *op);
 void rf_op_drain(struct rf_store *s, struct rf_op *op);
 void rf_op_pause(struct rf_store *s, struct rf_op *op);
 void rf_op_tick(struct rf_store *s, struct rf_op *op);

@@ -329,6 +329,13 @@ void rf_op_heartbeat(struct rf_store *s, struct rf_op *op)
             refuse_lease(op, m->lease, outcome);
         return;
     }
+    if (job->run->unheard) {
+        sqlite3_stmt *q = rf_sql(s, SQL_HEARD);
+        sqlite3_bind_int64(q, 1, m->lease);
+        if (!rf_sql_run(s, q))
+            return;
+        job->run->unheard = false;
+    }
     memcpy(job->run->stage, m->stage, sizeof job->run->stage);
     job->run->told_ms = op->now_ms;
     job->run->step = m->step;

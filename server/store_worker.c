@@ -262,18 +262,58 @@ void rf_op_pause(struct rf_store *s, struct rf_op *op)
     rf_group_event(s, RF_EVENT_QUEUE, "", op->now_ms);
 }
 
-/* ---- the tick ---- */
+/* ---- going without a word ---- */
 
-static bool expire(struct rf_store *s, struct rf_live_job *job, int64_t now_ms)
+/* The job's worker is no more: the attempt has failed. */
+static bool lose(struct rf_store *s, struct rf_live_job *job, const char *message, int64_t now_ms)
 {
-    struct rf_ending end = {.outcome = RF_OUTCOME_EXPIRED, .code = "worker_lost",
-                            .message = "the worker stopped answering and its lease ran out"};
+    struct rf_ending end = {.outcome = RF_OUTCOME_EXPIRED, .code = "worker_lost", .message = message};
     char worker_id[RF_WORKER_ID_SIZE];
     memcpy(worker_id, job->run->worker_id, sizeof worker_id);
     struct rf_live_worker *w = rf_sched_find_worker(s->sched, worker_id);
     return rf_task_end_lease(s, job, &end, now_ms) &&
            rf_task_retry_or_fail(s, job, &end, true, worker_id, w != NULL ? w->reg->name : worker_id, now_ms);
 }
+
+struct death {
+    struct rf_store *s;
+    const struct rf_op *op;
+    struct rf_live_worker *dead; /* the newest that is this process */
+};
+
+static void find_dead(void *ctx, struct rf_live_worker *w)
+{
+    struct death *d = ctx;
+    const struct rf_op *op = d->op;
+    if (w->reg->pid == op->u.died.pid && strcmp(w->reg->name, op->u.died.name) == 0 &&
+        strcmp(w->reg->host, op->u.died.host) == 0 && (d->dead == NULL || d->dead->registered_ms <= w->registered_ms))
+        d->dead = w;
+}
+
+void rf_op_died(struct rf_store *s, struct rf_op *op)
+{
+    struct death death = {s, op, NULL};
+    rf_sched_each_worker(s->sched, find_dead, &death);
+    struct rf_live_worker *w = death.dead;
+    if (w == NULL || (w->state == RF_WORKER_LEFT && w->n_held == 0))
+        return; /* it never came so far, or it said goodbye */
+    end_parked(s, w, RF_ERR_NOT_FOUND, "the worker's process has ended");
+    RF_AUTO(rf_free) char *message = rf_asprintf("the worker's process ended: %s", op->u.died.how);
+    struct rf_live_job *job;
+    for (int i = 0; (job = rf_sched_leased(s->sched, i)) != NULL;) {
+        if (strcmp(job->run->worker_id, w->id) != 0) {
+            i++;
+            continue;
+        }
+        if (!lose(s, job, message, op->now_ms))
+            return;
+        i = 0; /* the heap has moved */
+    }
+    if (w->state != RF_WORKER_LEFT)
+        write_state(s, w, RF_WORKER_LEFT, op->now_ms);
+}
+
+/* ---- the tick ---- */
 
 struct tick {
     struct rf_store *s;
@@ -318,7 +358,7 @@ void rf_op_tick(struct rf_store *s, struct rf_op *op)
     struct rf_live_job *job;
     op->u.tick.n_expired = 0;
     for (; (job = rf_sched_overdue(s->sched, t.clock_ms)) != NULL; op->u.tick.n_expired++)
-        if (!expire(s, job, op->now_ms))
+        if (!lose(s, job, "the worker stopped answering and its lease ran out", op->now_ms))
             return;
     if (rf_sched_wake(s->sched, t.clock_ms) > 0)
         s->fresh = true;

@@ -37,6 +37,7 @@ struct rf_supervisor {
     struct slot *slots;
     int n_slots;
     bool stopping;
+    struct rf_supervisor_listener listener;
 };
 
 int rf_supervisor_count_gpus(const char *root)
@@ -236,6 +237,7 @@ static void look_after(struct rf_supervisor *s, struct slot *slot, int64_t now_m
         else
             rf_log(RF_LOG_WARN, "worker=%s doing=restart pid=%d how=%s in_ms=%" PRId64, slot->name, (int)slot->pid,
                    RF_QUOTE(why), slot->pause_ms);
+        s->listener.ended(s->listener.ctx, slot->name, slot->pid, why);
         forget_pid(s, slot);
     }
     if (slot->pid == 0 && !s->stopping && now_ms >= slot->next_start_ms)
@@ -245,9 +247,11 @@ static void look_after(struct rf_supervisor *s, struct slot *slot, int64_t now_m
 /* ---- the outside ---- */
 
 enum rf_code rf_supervisor_create(const struct rf_config *config, int port, const char *token_file,
-                                  struct rf_supervisor **ret_supervisor, struct rf_err *err)
+                                  const struct rf_supervisor_listener *listener, struct rf_supervisor **ret_supervisor,
+                                  struct rf_err *err)
 {
     RF_AUTO(rf_supervisor_destroy) struct rf_supervisor *s = rf_new(struct rf_supervisor);
+    s->listener = *listener;
     make_slots(s, config->n_workers);
     s->pid_dir = rf_asprintf("%s/workers", config->data_dir);
     if (s->n_slots > 0) {

@@ -11,17 +11,26 @@
 
 #include "schema/err.h"
 
+#include <sys/types.h>
+
 struct rf_config;
 struct rf_supervisor;
+
+/* Hears of a worker whose process has ended, from rf_supervisor_tick(). */
+struct rf_supervisor_listener {
+    void (*ended)(void *ctx, const char *name, pid_t pid, const char *how);
+    void *ctx;
+};
 
 /* Decides how many workers there shall be and on what; starts none yet.
  *   RF_ERR_NOT_FOUND  workers are wanted and there is no framefarm-worker, neither beside us nor on PATH
  *   RF_ERR_IO         DATA/workers cannot be made */
 enum rf_code rf_supervisor_create(const struct rf_config *config, int port, const char *token_file,
-                                  struct rf_supervisor **ret_supervisor, struct rf_err *err);
+                                  const struct rf_supervisor_listener *listener, struct rf_supervisor **ret_supervisor,
+                                  struct rf_err *err);
 void rf_supervisor_destroy(struct rf_supervisor **supervisor);
 
-/* Adopts, starts, restarts, reaps: call it about once a second. */
+/* Adopts, starts, restarts, reaps: call it about once a second. now_ms: of a clock that never jumps. */
 void rf_supervisor_tick(struct rf_supervisor *supervisor, int64_t now_ms);
 
 /* SIGTERM to all: they hand back what they hold and leave. Nothing is restarted any more. */

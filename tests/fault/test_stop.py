@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import struct
@@ -18,7 +19,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from farm import BurningServer, Weather, shim  # noqa: E402
 from players import Line, wait_until  # noqa: E402
-from conftest import Worker  # noqa: E402
+from conftest import Server, Worker, server_program  # noqa: E402
 
 BOUND = 15.0                     # STOP_WORKERS_MS + STOP_REQUESTS_MS of server/main.c
 GENEROUS = 10.0                  # for a busy machine; without anything to wait for, a stop takes milliseconds
@@ -163,6 +164,38 @@ def test_a_worker_that_is_stopped_hands_its_segment_to_the_next_at_once(server, 
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+@needs_string
+def test_a_local_worker_that_dies_frees_its_segment_without_waiting_for_the_lease(tmp_path):
+    write_model(tmp_path / "models" / "demo")
+    programs = tmp_path / "programs"                   # the server looks for its workers beside itself
+    programs.mkdir()
+    shutil.copy(server_program(), programs / "framefarm-server")
+    shutil.copy(STRING, programs / "framefarm-worker")
+    os.mkfifo(tmp_path / "gate")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    server = Server(tmp_path, programs / "framefarm-server")
+    server.start("--models", str(tmp_path / "models"), workers="1",
+                 env={"FAKE_PIPELINE_GATE": str(tmp_path / "gate"), "TMPDIR": str(tmp_path)})
+    client = server.client()
+    try:
+        id = wait_until(lambda: (lambda a: a.status == 200 and a.json()["id"])(
+            client.post("/v1/videos", {"prompt": "red"})), 30, "a worker that can do it")
+        wait_until(lambda: client.video(id)["segments"][0]["state"] == "leased", 30, "a lease")
+        begin = time.monotonic()
+        os.kill(int((tmp_path / "data" / "workers" / "local-cpu0.pid").read_text().split()[0]), signal.SIGKILL)
+        attempt, = wait_until(lambda: client.video(id)["attempts"], 20, "the attempt's end")
+        freed = time.monotonic() - begin
+        assert (attempt["outcome"], attempt["code"]) == ("expired", "worker_lost") and "signal 9" in attempt["message"]
+        os.write(gate, b"x" * 4)
+        wait_until(lambda: client.video(id)["state"] == "completed", 60, "the job's end on the next worker")
+        assert freed < 15, "the lease of 30 s was waited for"
+        print("freed %.2f s after the worker's death" % freed)
+    finally:
+        os.write(gate, b"x" * 64)
+        server.finish()
+        os.close(gate)
 
 
 @needs_string

@@ -98,22 +98,16 @@ static void run_as_one_group(struct farm *f, struct group *g)
     pthread_mutex_unlock(&g->lock);
 }
 
-/* The first claim of a server's life reserves numbers; when the group it is in fails, the reservation is rolled back
- * with it, and must be made again before a number is used. */
-static void lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill(void **state)
+/* A group of a claim, which works, and a submit of 60,000 letters, which the disk has no room for. */
+static void claim_while_the_disk_is_full(struct farm *f, const char *w, struct group *g)
 {
-    FARM;
-    for (int i = 0; i < 40; i++)
-        farm_submit(f, "", 5, 0);
-    const char *w = farm_worker(f, "w", 'a');
-    set_pages(f, count_pages(f) + 6); /* room for a claim, not for a prompt of 60,000 letters */
+    set_pages(f, count_pages(f) + 6); /* room for a claim */
     RF_AUTO(rf_free) char *long_prompt = rf_new_array(char, 60000);
     memset(long_prompt, 'x', 59999);
     long_prompt[59999] = '\0';
     RF_AUTO(rf_request_destroy) struct rf_request *big = farm_request("a red circle", "", 5);
     free(big->prompt);
     big->prompt = rf_strdup(long_prompt);
-    RF_AUTO(rf_free) struct group *g = rf_new(struct group);
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->cond, NULL);
     g->claim = (struct rf_op){.kind = RF_OP_CLAIM, .now_ms = f->now, .done = nothing, .u.claim.worker_id = w};
@@ -121,7 +115,26 @@ static void lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill(void **stat
     g->submit = (struct rf_op){.kind = RF_OP_SUBMIT, .now_ms = f->now, .done = last_is_done, .ctx = g,
                                .u.submit = {.jobs = &g->job, .n_jobs = 1}};
     run_as_one_group(f, g);
-    assert_int_not_equal(g->submit.code, RF_OK); /* too big for the disk */
+    assert_int_not_equal(g->submit.code, RF_OK);
+    pthread_cond_destroy(&g->cond);
+    pthread_mutex_destroy(&g->lock);
+}
+
+static void fill_queue(struct farm *f)
+{
+    for (int i = 0; i < 40; i++)
+        farm_submit(f, "", 5, 0);
+}
+
+/* The first claim of a server's life reserves numbers; when the group it is in fails, the reservation is rolled back
+ * with it, and must be made again before a number is used. */
+static void lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill(void **state)
+{
+    FARM;
+    RF_AUTO(rf_free) struct group *g = rf_new(struct group);
+    fill_queue(f);
+    const char *w = farm_worker(f, "w", 'a');
+    claim_while_the_disk_is_full(f, w, g);
     int64_t highest = g->claim.code == RF_OK ? g->claim.u.claim.lease.lease : 0;
     for (int i = 0; i < 3; i++) {
         LEASE lease = {0};
@@ -133,8 +146,20 @@ static void lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill(void **stat
     LEASE next = farm_claim(f, w);
     assert_true(next.lease > highest);
     rf_wire_lease_finish(&g->claim.u.claim.lease);
-    pthread_cond_destroy(&g->cond);
-    pthread_mutex_destroy(&g->lock);
+}
+
+/* The submit's failure throws away what memory knows, but not the news of the claim, which is on disk. */
+static void events_of_what_was_saved_are_told_though_a_later_op_fails(void **state)
+{
+    FARM;
+    RF_AUTO(rf_free) struct group *g = rf_new(struct group);
+    fill_queue(f);
+    const char *w = farm_worker(f, "w", 'a');
+    int n_before = f->n_events[RF_EVENT_JOB_CHANGED];
+    claim_while_the_disk_is_full(f, w, g);
+    assert_int_equal(g->claim.code, RF_OK);
+    assert_int_equal(f->n_events[RF_EVENT_JOB_CHANGED], n_before + 1);
+    rf_wire_lease_finish(&g->claim.u.claim.lease);
 }
 
 int main(void)
@@ -142,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backoff_is_no_longer_when_the_clock_went_back_during_a_restart),
         cmocka_unit_test(lease_numbers_do_not_repeat_after_a_full_disk_and_a_kill),
+        cmocka_unit_test(events_of_what_was_saved_are_told_though_a_later_op_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

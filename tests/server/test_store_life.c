@@ -255,6 +255,57 @@ static void out_of_memory_is_tried_smaller_then_elsewhere_then_fails(void **stat
     assert_string_equal(job->error_code, "no_memory");
 }
 
+static void a_dead_process_frees_its_lease_at_once_and_only_its_own(void **state)
+{
+    FARM;
+    const char *id = farm_submit(f, "", 5, 0), *other = farm_submit(f, "", 5, 0);
+    const char *w = farm_worker(f, "w", 0), *v = farm_worker(f, "v", 0);
+    LEASE lease = farm_claim(f, w), kept = farm_claim(f, v), late = {0};
+    assert_string_equal(lease.job_id, id);
+    struct rf_op died = {.kind = RF_OP_DIED, .now_ms = f->now,
+                         .u.died = {.name = "w", .host = "elsewhere", .how = "signal 9"}};
+    assert_int_equal(rf_store_run(f->s, &died, NULL), RF_OK);
+    assert_int_equal(farm_heartbeat(f, &lease, NULL), RF_OK); /* another host's process of that name */
+    died.u.died.host = "here";
+    assert_int_equal(rf_store_run(f->s, &died, NULL), RF_OK);
+    assert_int_equal(farm_heartbeat(f, &lease, NULL), RF_ERR_CONFLICT);
+    assert_int_equal(farm_heartbeat(f, &kept, NULL), RF_OK);
+    assert_int_equal(farm_try_claim(f, w, &late), RF_ERR_CONFLICT); /* gone for good: it would have to register */
+    RF_AUTO(rf_job_destroy) struct rf_job *job = farm_job(f, id);
+    assert_int_equal(job->n_attempts, 1);
+    assert_int_equal(job->attempts[0].outcome, RF_OUTCOME_EXPIRED);
+    assert_string_equal(job->attempts[0].code, "worker_lost");
+    assert_non_null(strstr(job->attempts[0].message, "signal 9"));
+    assert_int_equal(farm_complete(f, &kept), RF_ERR_INVALID);
+    assert_int_equal(farm_release(f, &kept), RF_OK);
+    farm_tick(f, 2000);
+    LEASE again = farm_claim(f, v);
+    assert_true(strcmp(again.job_id, id) == 0 || strcmp(again.job_id, other) == 0);
+}
+
+static void a_lease_of_whom_nothing_is_heard_ends_however_often_the_server_restarts(void **state)
+{
+    FARM;
+    const char *silent = farm_submit(f, "", 5, 0), *alive = farm_submit(f, "", 5, 0);
+    const char *w = farm_worker(f, "w", 0), *v = farm_worker(f, "v", 0);
+    LEASE lost = farm_claim(f, w), beating = farm_claim(f, v);
+    int64_t heard_of_ms = f->now;
+    bool over = false;
+    for (int starts = 0; starts < 12 && !over; starts++) {
+        farm_reopen(f);
+        assert_int_equal(farm_heartbeat(f, &beating, NULL), RF_OK);
+        farm_tick(f, 8000);
+        RF_AUTO(rf_job_destroy) struct rf_job *job = farm_job(f, silent);
+        over = job->n_attempts == 1;
+    }
+    assert_true(over);
+    assert_true(f->now - heard_of_ms <= 60000);
+    assert_int_equal(farm_heartbeat(f, &lost, NULL), RF_ERR_CONFLICT);
+    RF_AUTO(rf_job_destroy) struct rf_job *job = farm_job(f, alive);
+    assert_int_equal(job->n_attempts, 0);
+    assert_int_equal(farm_heartbeat(f, &beating, NULL), RF_OK);
+}
+
 static void released_task_is_ready_again_and_not_counted(void **state)
 {
     FARM;
@@ -448,6 +499,8 @@ int main(void)
         cmocka_unit_test(failed_task_waits_out_a_growing_backoff),
         cmocka_unit_test(retry_goes_to_another_worker_while_there_is_one),
         cmocka_unit_test(out_of_memory_is_tried_smaller_then_elsewhere_then_fails),
+        cmocka_unit_test(a_dead_process_frees_its_lease_at_once_and_only_its_own),
+        cmocka_unit_test(a_lease_of_whom_nothing_is_heard_ends_however_often_the_server_restarts),
         cmocka_unit_test(released_task_is_ready_again_and_not_counted),
         cmocka_unit_test(leaving_worker_gives_back_what_it_held),
         cmocka_unit_test(cancel_of_a_queued_job_leaves_nothing_to_do),
