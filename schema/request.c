@@ -32,7 +32,7 @@ const struct rf_field_info rf_request_fields[RF_FIELD_COUNT] = {
     [RF_FIELD_GUIDANCE_SCALE_2] = {"guidance_scale_2", RF_KIND_NUMBER, 0, 20, 0, 0, "guidance_scale",
                                    "of the high-noise expert"},
     [RF_FIELD_FLOW_SHIFT] = {"flow_shift", RF_KIND_NUMBER, 0.1, 100, 0, 0, "model", "bends the noise schedule"},
-    [RF_FIELD_LORAS] = {"loras", RF_KIND_OTHER, 0, RF_REQUEST_MAX_LORAS, 0, 0, "[]", "list of {name, strength}"},
+    [RF_FIELD_LORAS] = {"loras", RF_KIND_OTHER, 0, RF_REQUEST_MAX_LORAS, 0, 0, "model", "list of {name, strength}; [] for none"},
     [RF_FIELD_MAX_SEGMENT_FRAMES] = {"max_segment_frames", RF_KIND_INTEGER, 5, RF_MAX_FRAMES, 4, 1, "model", SEGMENT_ABOUT},
     [RF_FIELD_INPUT_REFERENCE] = {"input_reference", RF_KIND_OTHER, 0, RF_MAX_IMAGE_URL_BYTES, 0, 0, NULL,
                                   "start image: a file part, or {image_url} with a data URL"},
@@ -305,6 +305,7 @@ static enum rf_code read_loras(struct rf_request_reader *in, const cJSON *value,
             return rf_request_fail(in, param, "is missing");
         r->n_loras++;
     }
+    r->no_loras = r->n_loras == 0;
     return RF_OK;
 }
 

@@ -63,6 +63,7 @@ struct rf_request {
     double guidance_scale, guidance_scale_2, flow_shift;
     struct rf_request_lora lora[RF_REQUEST_MAX_LORAS];
     int n_loras;
+    bool no_loras;            /* an empty list was given: not even the model's own */
     bool has_image;           /* a start image comes with it: set by the image_url, or by whoever took the file part */
     char *webhook_url;        /* told when the job ends; NULL: nobody. Not part of the JSON form, which workers see */
     uint8_t *image;           /* decoded from a data URL, otherwise NULL. Not part of the JSON form */

@@ -177,6 +177,10 @@ char *rf_request_to_text(const struct rf_request *r)
         rf_text_add_bytes(&t, "}", 1);
     }
     rf_text_add_bytes(&t, "]", 1);
+    if (r->no_loras) { /* beside the list, which alone has always meant the model's own when empty */
+        key(&t, "no_loras");
+        rf_text_add(&t, "true");
+    }
     key_int(&t, "max_segment_frames", r->max_segment_frames);
     key_string(&t, "user", r->user);
     key_int(&t, "priority", r->priority);
@@ -222,6 +226,7 @@ enum rf_code rf_request_from_json(const struct cJSON *object, struct rf_request 
     }
     const cJSON *image = cJSON_GetObjectItemCaseSensitive(object, "has_input_reference");
     r->has_image = cJSON_IsTrue(image);
+    r->no_loras = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "no_loras"));
     r->seconds = (double)r->n_frames / RF_MODEL_FPS;
     struct rf_plan plan;
     if (r->switch_step > r->n_steps || rf_request_plan(r, &plan, NULL) != RF_OK)

@@ -76,6 +76,22 @@ static void stock_keys(struct rf_out *t, const struct rf_job *job)
     rf_json_close(t, '}');
 }
 
+static void put_loras(struct rf_out *t, const struct rf_request *r)
+{
+    if (r->n_loras == 0 && !r->no_loras) {
+        rf_json_null(t, "loras");
+        return;
+    }
+    rf_json_open(t, "loras", '[');
+    for (int i = 0; i < r->n_loras; i++) {
+        rf_json_open(t, NULL, '{');
+        rf_json_str(t, "name", r->lora[i].name);
+        rf_json_num(t, "strength", r->lora[i].strength);
+        rf_json_close(t, '}');
+    }
+    rf_json_close(t, ']');
+}
+
 static void request_keys(struct rf_out *t, const struct rf_job *job, const struct rf_plan *plan)
 {
     const struct rf_request *r = job->request;
@@ -91,14 +107,7 @@ static void request_keys(struct rf_out *t, const struct rf_job *job, const struc
     rf_json_num(t, "guidance_scale", r->guidance_scale);
     rf_json_num(t, "guidance_scale_2", r->guidance_scale_2);
     rf_json_str(t, "negative_prompt", r->negative_prompt ? r->negative_prompt : "");
-    rf_json_open(t, "loras", '[');
-    for (int i = 0; i < r->n_loras; i++) {
-        rf_json_open(t, NULL, '{');
-        rf_json_str(t, "name", r->lora[i].name);
-        rf_json_num(t, "strength", r->lora[i].strength);
-        rf_json_close(t, '}');
-    }
-    rf_json_close(t, ']');
+    put_loras(t, r);
     rf_json_int(t, "crf", r->crf);
     rf_json_str(t, "user", r->user[0] ? r->user : NULL);
     rf_json_int(t, "priority", job->priority);

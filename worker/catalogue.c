@@ -330,7 +330,7 @@ enum rf_code rf_catalogue_files(const struct rf_catalogue_model *m, bool from_im
     struct rf_model_files files = {
         .high = experts->high, .low = experts->low, .text_encoder = m->text_encoder, .vae = m->vae};
     int by_default = from_image ? m->default_lora_image : m->default_lora_text;
-    if (n_loras == 0 && by_default >= 0)
+    if (loras == NULL && by_default >= 0)
         put_lora(&files, &m->loras[by_default].files, 1);
     for (int i = 0; i < n_loras; i++) {
         int at = find_lora(m, loras[i].name);

@@ -51,7 +51,7 @@ const struct rf_catalogue_model *rf_catalogue_find(const struct rf_catalogue *c,
 
 /* Which files to open: for a segment that starts from an image or not, with the LoRAs the request lists. The paths
  * belong to the catalogue.
- *   loras   n_loras 0: the model's default; otherwise these and no other. Strength 0 leaves one out
+ *   loras   NULL: the model's default; otherwise these and no other, none for n_loras 0. Strength 0 leaves one out
  *   RF_ERR_INVALID  an unknown LoRA (the message lists those there are), or a start the model cannot make */
 enum rf_code rf_catalogue_files(const struct rf_catalogue_model *m, bool from_image,
                                 const struct rf_request_lora *loras, int n_loras, struct rf_model_files *ret_files,

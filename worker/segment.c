@@ -147,7 +147,8 @@ static enum rf_code choose_files(struct segment *s, struct rf_model_files *ret_f
     s->about = rf_catalogue_find(s->studio->catalogue, request->model);
     if (s->about == NULL)
         return rf_fail(err, RF_ERR_INVALID, "model: this worker has no '%.80s'", request->model);
-    return rf_catalogue_files(s->about, s->start.rgb != NULL, request->lora, request->n_loras, ret_files, err);
+    const struct rf_request_lora *loras = request->n_loras > 0 || request->no_loras ? request->lora : NULL;
+    return rf_catalogue_files(s->about, s->start.rgb != NULL, loras, request->n_loras, ret_files, err);
 }
 
 static enum rf_code load_model(struct segment *s, struct rf_err *err)

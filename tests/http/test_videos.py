@@ -180,6 +180,16 @@ def test_remix_keeps_everything_but_the_prompt(client, worker):
     assert client.post("/v1/videos/video_%s/remix" % ("0" * 26), {"prompt": "y"}).status == 404
 
 
+def test_no_loras_and_an_empty_list_of_them_are_two_things(client, worker):
+    own, none = client.create(), client.create(loras=[])
+    assert (own["loras"], none["loras"]) == (None, [])
+    asked = {task["job_id"]: task["request"] for task in (worker.take(), worker.take())}
+    assert asked[own["id"]]["loras"] == [] and "no_loras" not in asked[own["id"]]
+    assert asked[none["id"]]["loras"] == [] and asked[none["id"]]["no_loras"] is True
+    again = client.post("/v1/videos/%s/remix" % none["id"], {"prompt": "y"}).json()
+    assert again["loras"] == []
+
+
 # ---- content ----
 
 def test_content_comes_whole_in_parts_and_not_at_all_when_unchanged(client, worker):

@@ -277,6 +277,20 @@ static void stored_request_survives_the_round_trip(void **state)
     assert_int_equal(rf_request_from_json(json, &back, NULL), RF_ERR_FORMAT);
 }
 
+static void an_empty_list_of_loras_is_not_the_same_as_none_given(void **state)
+{
+    static const char *const texts[] = {"{\"prompt\": \"a\"}", "{\"prompt\": \"a\", \"loras\": []}"};
+    for (int given = 0; given < 2; given++) {
+        REQUEST *r = good(texts[given]);
+        assert_int_equal(r->no_loras, given);
+        RF_AUTO(rf_free) char *text = rf_request_to_text(r);
+        RF_AUTO(rf_json_destroy) cJSON *json = cJSON_Parse(text);
+        REQUEST *back = NULL;
+        assert_int_equal(rf_request_from_json(json, &back, NULL), RF_OK);
+        assert_int_equal(back->no_loras, given);
+    }
+}
+
 static void table_names_every_field_once(void **state)
 {
     for (int i = 0; i < RF_FIELD_COUNT; i++) {
@@ -319,6 +333,7 @@ int main(void)
         cmocka_unit_test(numbered_lists_and_json_in_a_field_are_taken),
         cmocka_unit_test(wrong_forms_are_refused_by_name),
         cmocka_unit_test(stored_request_survives_the_round_trip),
+        cmocka_unit_test(an_empty_list_of_loras_is_not_the_same_as_none_given),
         cmocka_unit_test(table_names_every_field_once),
         cmocka_unit_test(json_guard_refuses_what_cjson_would_take),
     };

@@ -133,7 +133,7 @@ class FakeFarm:
                 "seconds": f"{n_frames / 16:.2f}", "remixed_from_video_id": None, "error": None, "width": width,
                 "height": height, "num_frames": n_frames, "fps": fps, "num_frames_out": n_frames * fps // 16,
                 "seed": random.randrange(2**31), "num_inference_steps": 4, "switch_step": 2, "flow_shift": 5.0,
-                "guidance_scale": 1.0, "guidance_scale_2": 1.0, "negative_prompt": "", "loras": [], "user": None,
+                "guidance_scale": 1.0, "guidance_scale_2": 1.0, "negative_prompt": "", "loras": None, "user": None,
                 "priority": 0, "has_input_reference": False, "state": "queued", "queue_position": None,
                 "started_at": None, "finished_at": None, "nobody_can_run": False, "crf": 18, "made_with": None,
                 "expected_start_at": None, "expected_end_at": None, "stage": None,

@@ -192,8 +192,10 @@ static void loras_come_by_default_by_name_or_not_at_all(void **state)
     assert_int_equal(rf_catalogue_files(m, false, &choice, 1, &files, NULL), RF_OK);
     assert_true(files.n_lora_high == 1 && files.lora_high[0].strength == 0.5f);
     choice.strength = 0;
-    assert_int_equal(rf_catalogue_files(m, false, &choice, 1, &files, NULL), RF_OK);
-    assert_int_equal(files.n_lora_high + files.n_lora_low, 0);
+    for (int n_loras = 0; n_loras < 2; n_loras++) { /* an empty list; one of strength 0 */
+        assert_int_equal(rf_catalogue_files(m, false, &choice, n_loras, &files, NULL), RF_OK);
+        assert_int_equal(files.n_lora_high + files.n_lora_low, 0);
+    }
     strcpy(choice.name, "dragons");
     assert_int_equal(rf_catalogue_files(m, false, &choice, 1, &files, &err), RF_ERR_INVALID);
     assert_non_null(strstr(err.msg, "dragons"));

@@ -36,6 +36,15 @@ def test_the_same_request_and_seed_give_the_same_bytes(farm):
     assert files[0] == files[1] != files[2]
 
 
+def test_an_empty_list_of_loras_renders_without_the_models_own(farm):
+    files = []
+    for n, more in enumerate(({}, {"loras": [{"name": "demo_4steps", "strength": 1}]}, {"no_loras": True})):
+        farm.give(segment(job=n, lease=n + 1, seed=5, **{"loras": [], **more}, **SCENE))
+        farm.wait("complete", n + 1, timeout=100)
+        files.append(farm.files["segment-0.mp4"])
+    assert files[0] == files[1] != files[2]
+
+
 def test_a_clip_of_two_segments_is_rendered_and_joined(farm):
     farm.give(segment(index=0, count=2, **SCENE), segment(index=1, count=2, lease=2, start_image="last-0.png", **SCENE),
               assemble(count=2, lease=3, **SCENE))

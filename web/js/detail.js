@@ -152,7 +152,7 @@ function parameters(v) {
     row('Shift', v.flow_shift),
     row('Guidance', low === high ? low : `${high} high, ${low} low`),
     row('Negative prompt', v.negative_prompt),
-    row('LoRA', v.loras.map(l => `${l.name} ${l.strength}`).join(', ')),
+    row('LoRA', v.loras?.length === 0 ? 'none' : v.loras?.map(l => `${l.name} ${l.strength}`).join(', ')),
     row('Start image', v.has_input_reference ? 'yes' : null),
     row('Priority', v.priority || null),
     row('By', v.user),
