@@ -252,6 +252,17 @@ def test_pause_is_a_state_that_shows_and_ends(page):
     assert not page.farm.paused
 
 
+def test_what_was_just_sent_is_counted_at_once(page):
+    page.open()
+    page.one("#welcome")
+    for i in range(3):
+        page.type_prompt(f"number {i}")
+        page.button("Make video").click()
+        page.until(lambda: len(waiting(page)) == i + 1)
+        assert page.text("#waiting .count") == str(i + 1)
+        assert len(page.all(".toast")) == 1        # the newest message only
+
+
 # ---- done ----
 
 def test_failed_job_says_why_and_can_be_retried(page):
@@ -559,19 +570,19 @@ def test_everything_is_reached_by_keyboard_with_visible_focus_and_a_name(page):
     start(page, prompt="running", priority=9)
     page.farm.add("in line")
     page.farm.add("last in line")
-    page.farm.add("done", state="completed", age=100)
+    page.farm.add("done", state="completed", age=100, user="ann")
     page.farm.add("broken", state="failed", age=200)
     page.farm.paused = True
     page.open()
     page.until(lambda: len(page.all("#grid .tile")) == 2 and page.all("#now") and page.all("#waiting"))
     page.js("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     seen = []
-    for _ in range(60):
+    for _ in range(70):
         page.press(Keys.TAB)
         here = page.js("""
             const e = document.activeElement;
             if (e === document.body) return null;
-            const where = [e, e.nextElementSibling, e.closest('.compose'), e.querySelector('.poster')].filter(Boolean);
+            const where = [e, e.nextElementSibling, e.closest('.compose, .day'), e.querySelector('.poster')].filter(Boolean);
             const shown = where.map(n => getComputedStyle(n)).some(s => s.boxShadow.includes('0px 0px 0px')
               || (s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2));
             const name = e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.title;
@@ -583,7 +594,8 @@ def test_everything_is_reached_by_keyboard_with_visible_focus_and_a_name(page):
     assert all(shown for _, _, shown in seen), [s for s in seen if not s[2]]
     names = [name for _, name, _ in seen]
     for wanted in ("Skip to the prompt", "Videos", "Farm", "Prompt", "Size", "Roll a seed", "More", "running", "Cancel",
-                   "Resume", "in line", "Make next", "done", "Retry", "Search prompts"):
+                   "What this model can draw", "Resume", "Move", "in line", "Make next", "Person", "Day", "done", "Retry",
+                   "Search prompts"):
         assert any(wanted in name for name in names), (wanted, names)
 
 

@@ -8,8 +8,8 @@ import {endOf, farm} from './store.js';
 
 const HOUR = 3600, HOURS = 12, PACES = 60;
 
-const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id}, h('figcaption', {}, caption),
-  h('div', {class: 'columns'}), h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
+const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id},
+  h('figcaption', {}, caption, h('span', {class: 'most'})), h('div', {class: 'columns', 'aria-hidden': 'true'}), h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
 
 export const figuresSection = () => h('section', {'aria-labelledby': 'figures-title'},
   h('h2', {id: 'figures-title'}, 'Throughput'),
@@ -42,8 +42,7 @@ function showColumns(figure, bars) {
     setVars(el, {'--h': top ? (value / top).toFixed(3) : 0});
     el.title = title;
   });
-  const most = top >= 10 ? Math.round(top) : top.toFixed(2);
-  figure.setAttribute('aria-label', `${$('figcaption', figure).textContent}: at most ${most}`);
+  setText($('.most', figure), `, at most ${Number.isInteger(top) ? top : top.toFixed(2)}`);
 }
 
 function showHours(ended, now) {

@@ -50,6 +50,7 @@ export function accept(v) {
     if (state === 'in_progress') farm.running = [...farm.running, v].sort(byStart);
     else if (state === 'queued') farm.waiting = [...farm.waiting, v].sort(byPosition).slice(0, WAITING_PAGE);
     else for (const fn of listeners.finished) fn([v]);
+    farm.waitingTotal = Math.max(farm.waitingTotal, farm.waiting.length); // until the farm counts anew
   }
   changed();
   return moved;
@@ -77,7 +78,7 @@ const byPosition = (a, b) => (a.queue_position ?? 1e9) - (b.queue_position ?? 1e
 
 function takeQueue(queue) {
   farm.queue = queue;
-  farm.waitingTotal = queue.jobs?.queued ?? farm.waiting.length;
+  farm.waitingTotal = Math.max(queue.jobs?.queued ?? 0, farm.waiting.length);
 }
 
 /* ---- asking ---- */

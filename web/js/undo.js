@@ -39,8 +39,10 @@ addEventListener('pagehide', () => {
   }
 });
 
-/* A short message at the foot of the page; with an action it stays as long as that can be taken. */
+/* A short message at the foot of the page, in place of the one before; one with an action stays as long as that can be
+ * taken. */
 export function say(text, action, onAction) {
+  if (!action) document.querySelectorAll('.toast:not(:has(button))').forEach(old => old.remove());
   const toast = h('p', {class: 'toast'}, h('span', {}, text),
     action && h('button', {type: 'button', class: 'text', onclick: () => (toast.remove(), onAction())}, action));
   /* An open dialog lies above everything else, so the message goes into it. */
