@@ -1,7 +1,7 @@
 /* Times single ops at the shapes of one 14 B block for 832x1216x81 (82,992 tokens) and of the VAE's largest layers.
  * One line each: milliseconds (median), TFLOP/s or TB/s, and the floor that the op's bytes or operations set on an H200.
  * The clock is the host's around a synchronised batch of calls: every case runs for milliseconds, launches for
- * microseconds. Environment: TOKENS, PRECISION, FRAMEFARM_CUDA. Argument: only cases whose name contains this word.
+ * microseconds. Environment: TOKENS, PRECISION, ATTENTION (8bit), FRAMEFARM_CUDA. Argument: only cases whose name contains this word.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/engine.h"
 
@@ -210,7 +210,8 @@ static void time_conv(struct timing *t, const char *name, int64_t frames, int64_
 int main(int argc, char **argv)
 {
     const char *precision = getenv("PRECISION"), *tokens = getenv("TOKENS"), *device = getenv("DEVICE");
-    struct rf_engine_config config = {.device = device ? device : "cuda", .precision = precision ? precision : "bf16"};
+    struct rf_engine_config config = {.device = device ? device : "cuda", .precision = precision ? precision : "bf16",
+                                      .attention = getenv("ATTENTION")};
     struct timing t = {.only = argc > 1 ? argv[1] : NULL};
     struct rf_err err = {0};
     int64_t n = tokens ? atoll(tokens) : 82992, chunk = n < CHUNK_ROWS ? n : CHUNK_ROWS;

@@ -216,6 +216,7 @@ const struct rf_backend rf_backend_cuda = {
     .rms_norm = rms_norm,
     .rms_rope = rms_rope,
     .attention = rf_cuda_attention,
+    .attention8 = rf_cuda_attention8,
     .gelu_mul = gelu_mul,
     .embed = embed,
     .axpby = axpby,

@@ -92,6 +92,9 @@ enum rf_code rf_cuda_linear(void *self, const struct rf_tensor *y, const struct 
 enum rf_code rf_cuda_attention(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
                                const struct rf_tensor *k, const struct rf_tensor *v,
                                const struct rf_attention_opts *opts, struct rf_err *err);
+enum rf_code rf_cuda_attention8(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
+                                const struct rf_tensor *k, const struct rf_tensor *v,
+                                const struct rf_attention_opts *opts, struct rf_err *err);
 
 /* device_cuda.c */
 enum rf_code rf_cuda_open(const struct rf_engine_config *config, int index, void **ret_self, const char **ret_name,

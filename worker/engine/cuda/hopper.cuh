@@ -96,6 +96,13 @@ template <int N> static __device__ __forceinline__ void pin(float (&d)[N])
         asm volatile("" : "+f"(d[i])::"memory");
 }
 
+template <int N> static __device__ __forceinline__ void pin(int32_t (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+r"(d[i])::"memory");
+}
+
 template <int N> static __device__ __forceinline__ void pin_operands(uint32_t (&p)[N][4])
 {
 #pragma unroll
@@ -131,10 +138,48 @@ static __device__ __forceinline__ void wgmma_shared(float (&d)[64], uint64_t a, 
 /* The same with a in registers, laid out as mma.cuh's a per warp, and b MN-major. */
 static __device__ __forceinline__ void wgmma_registers(float (&d)[64], const uint32_t a[4], uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RF_LIST64
-                 ", {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RF_LIST64
+                 ", {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n"
+                 "}"
                  : RF_F64(d)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));
+}
+
+/* ---- the same with bytes: d [64, 128] in int32, 32 columns of a and b at a time, both K-major ---- */
+
+#define RF_I8(d, i) \
+    "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), \
+        "+r"(d[i + 7])
+#define RF_I64(d) \
+    RF_I8(d, 0), RF_I8(d, 8), RF_I8(d, 16), RF_I8(d, 24), RF_I8(d, 32), RF_I8(d, 40), RF_I8(d, 48), RF_I8(d, 56)
+
+/* int8 by int8, both from shared memory. */
+static __device__ __forceinline__ void wgmma_shared_s8(int32_t (&d)[64], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 " RF_LIST64 ", %64, %65, p;\n"
+                 "}"
+                 : RF_I64(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+/* uint8 in registers by int8: of a warp's rows r = lane / 4 and r + 8, a has the bytes 4 (lane % 4) .. of columns 0-15
+ * (r, r + 8), then of columns 16-31. */
+static __device__ __forceinline__ void wgmma_registers_u8(int32_t (&d)[64], const uint32_t a[4], uint64_t b,
+                                                          bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 " RF_LIST64 ", {%64, %65, %66, %67}, %68, p;\n"
+                 "}"
+                 : RF_I64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)accumulate));
 }
 
 #endif

@@ -105,6 +105,32 @@ cudaError_t rf_launch_attention_mma(cudaStream_t stream, const struct rf_attenti
 /* attention_hopper.cu: likewise, sm_90a. cudaErrorInvalidValue: the tensor map could not be made. */
 cudaError_t rf_launch_attention_hopper(cudaStream_t stream, const struct rf_attention_args *a);
 
+/* ---- 8-bit attention (attention8.h): quantised here, then one of the two kernels; for `heads` heads from first_head */
+#define RF_A8_SPLITS 128 /* blocks that share the rows of a column sum */
+struct rf_attention8_args {
+    void *o; /* this and the next three: bf16 [rows, all_heads * 128], 16-byte aligned */
+    const void *q, *k, *v;
+    int64_t n_q, n_keys;
+    int all_heads, first_head, heads;
+    float scale;
+    int64_t q_rows, n_tiles;   /* n_q, rounded up to whole tiles of 128; tiles of 128 keys */
+    /* Scratch, filled by rf_launch_attention8_quantise(): */
+    int8_t *q8;                /* [heads, q_rows, 128] */
+    int8_t *k8;                /* [heads, n_tiles * 128, 128] */
+    int8_t *v8;                /* [heads, 128, n_tiles * 128], keys in the order of RF_A8_SLOT */
+    float *q_scale;            /* [heads, q_rows], times scale and log2(e) */
+    float *kv_scale;           /* [heads, n_tiles, groups, 2]: of k, and the logarithm of v's */
+    float *k_mean, *v_mean, *v_deviation; /* [heads, 128] */
+    float *partial;            /* rf_attention8_partials() */
+};
+static inline int64_t rf_attention8_partials(int64_t heads, int64_t n_tiles)
+{
+    return heads * 128 * (n_tiles > 3 * RF_A8_SPLITS ? n_tiles : 3 * RF_A8_SPLITS);
+}
+cudaError_t rf_launch_attention8_quantise(cudaStream_t stream, const struct rf_attention8_args *a);
+cudaError_t rf_launch_attention8_mma(cudaStream_t stream, const struct rf_attention8_args *a);    /* sm_80 and later */
+cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const struct rf_attention8_args *a); /* sm_90a */
+
 /* ---- convolution ---- */
 struct rf_conv_args {
     void *y;
