@@ -216,6 +216,7 @@ static void do_upkeep(void *arg)
         rf_log(RF_LOG_ERROR, "doing=look_at_disk code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     if (rf_store_tick(u->app->store, now_ms, NULL, &err) != RF_OK)
         rf_log(RF_LOG_ERROR, "doing=tick code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
+    rf_store_forecast(u->app->store);
     if (now_ms - u->collected_ms >= COLLECT_MS) {
         u->collected_ms = now_ms;
         if (rf_retention_run(u->app, now_ms, &err) != RF_OK)

@@ -309,6 +309,9 @@ enum rf_code rf_store_get(struct rf_store *s, const char *id, unsigned with, str
 /* Fills in what only memory knows of an unfinished job, without touching the database: queue_position, nobody_can_run and
  * expected_…. With id "": of job->request, were it submitted now. Nothing is changed when the job is not unfinished. */
 void rf_store_expect(struct rf_store *s, struct rf_job *job);
+/* Plays the queue forward for those, when somebody asked since the last time: call it about once a second from a thread that
+ * nobody waits for. Without it a request does so. */
+void rf_store_forecast(struct rf_store *s);
 
 /* Zero means no filter. Filters are joined by "and". Stable: a page never repeats or skips a job that was there before the
  * first page and stayed. */

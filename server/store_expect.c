@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define FRESH_MS 1000
+#define STALE_MS 3000 /* a request that finds it older makes a new one itself: the first after an hour of silence */
 #define FRONT 1000               /* waiting jobs played forward; those behind follow at their rate */
 #define MAX_TASKS 5000           /* in one forecast: 1 to 15 ms with up to 100 users waiting, 110 ms with 1,000 */
 #define LEAST_KNOWN_FRACTION 0.05 /* of a task done, before its own pace is worth anything */
@@ -216,7 +217,11 @@ static bool guess_task(void *ctx, int class, const struct rf_queue_job *job, str
     work.assemble = job->task == job->n_tasks - 1;
     work.n_frames = rf_queue_task_frames(job);
     work.image |= job->task > 0;
-    return rf_eta_guess(c->e->curves, rf_class_kind(c->e, c->classes[class]), m != NULL ? m->name : "", &work, ret);
+    /* For one guess at a time: a forecast takes many, and requests want theirs meanwhile. */
+    pthread_mutex_lock(&c->e->curves_lock);
+    bool known = rf_eta_guess(c->e->curves, rf_class_kind(c->e, c->classes[class]), m != NULL ? m->name : "", &work, ret);
+    pthread_mutex_unlock(&c->e->curves_lock);
+    return known;
 }
 
 /* The more of a task is done, the more its own pace says and the less the curve does. */
@@ -264,13 +269,13 @@ static struct rf_forecast *play(struct copy *c)
     return f;
 }
 
-/* Makes a new forecast when the last one is old and nobody else is at it. */
-static void refresh(struct rf_store *s)
+/* Makes a new forecast when the last one is as old as that and nobody else is at it. */
+static void refresh(struct rf_store *s, int64_t old_ms)
 {
     struct rf_expect *e = s->expect;
     pthread_mutex_lock(&s->lock);
-    int64_t age_ms = e->forecast != NULL ? s->wall_ms - e->forecast->made_ms : FRESH_MS;
-    bool old = !e->busy && (age_ms >= FRESH_MS || age_ms < 0);
+    int64_t age_ms = e->forecast != NULL ? s->wall_ms - e->forecast->made_ms : old_ms;
+    bool old = !e->busy && (age_ms >= old_ms || age_ms < 0);
     struct copy *c = old ? copy_queue(s) : NULL;
     e->busy |= old;
     pthread_mutex_unlock(&s->lock);
@@ -278,8 +283,8 @@ static void refresh(struct rf_store *s)
         return;
     pthread_mutex_lock(&e->curves_lock);
     rf_expect_take_lessons(e, c->lessons, c->n_lessons);
-    struct rf_forecast *f = play(c);
     pthread_mutex_unlock(&e->curves_lock);
+    struct rf_forecast *f = play(c);
     pthread_mutex_lock(&s->lock);
     struct rf_forecast *before = e->forecast;
     e->forecast = f;
@@ -287,6 +292,17 @@ static void refresh(struct rf_store *s)
     pthread_mutex_unlock(&s->lock);
     forecast_destroy(&before);
     copy_destroy(&c);
+}
+
+void rf_store_forecast(struct rf_store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool wanted = s->expect->wanted;
+    s->expect->wanted = false;
+    s->expect->made_ahead = true;
+    pthread_mutex_unlock(&s->lock);
+    if (wanted)
+        refresh(s, FRESH_MS);
 }
 
 /* ---- one job ---- */
@@ -399,7 +415,11 @@ void rf_store_expect(struct rf_store *s, struct rf_job *job)
     bool plan_only = job->id[0] == '\0';
     if (!plan_only && !rf_id_parse(job->id, &id))
         return;
-    refresh(s);
+    pthread_mutex_lock(&s->lock);
+    s->expect->wanted = true;
+    int64_t old_ms = s->expect->made_ahead ? STALE_MS : FRESH_MS;
+    pthread_mutex_unlock(&s->lock);
+    refresh(s, old_ms);
     pthread_mutex_lock(&s->lock);
     struct rf_live_job *live = plan_only ? put_in_queue(s, job->request) : rf_sched_find(s->sched, id.row);
     if (live == NULL) {

@@ -41,6 +41,8 @@ struct rf_expect {
     int64_t n_lessons;           /* since they were last taken */
     uint64_t n_copies;
     bool busy;                   /* somebody is making the next one */
+    bool wanted;                 /* somebody has looked at it since rf_store_forecast() */
+    bool made_ahead;             /* somebody calls that */
     struct rf_forecast *forecast;
 };
 
