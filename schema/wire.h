@@ -106,12 +106,21 @@ extern const char *const rf_stage_names[];
 bool rf_stage_known(const char *name);
 int rf_stage_index(const char *name); /* within rf_stage_names; -1: unknown */
 
+/* What the device says of itself. */
+struct rf_wire_gauges {
+    bool told;                      /* false: nothing, and the rest means nothing; true: -1 is what it does not tell */
+    int64_t memory_used_bytes;      /* by everybody */
+    double utilization;             /* 0..1 */
+    double temperature_c, power_w;
+};
+
 struct rf_wire_heartbeat {
     char worker_id[RF_WORKER_ID_SIZE];
     int64_t lease;
     char stage[RF_STAGE_NAME_SIZE]; /* "" before the first */
     int step, steps;
     double fraction;                /* 0..1, of the whole task */
+    struct rf_wire_gauges device;
 };
 enum rf_code rf_wire_heartbeat_read(const cJSON *json, struct rf_wire_heartbeat *ret_message, struct rf_err *err);
 cJSON *rf_wire_heartbeat_build(const struct rf_wire_heartbeat *message);

@@ -48,6 +48,38 @@ static void head(struct rf_out *t, const char *name, const char *type, const cha
     rf_out_printf(t, "# HELP framefarm_%s %s\n# TYPE framefarm_%s %s\n", name, help, name, type);
 }
 
+/* Of the devices that are at work and tell. A worker's name is text from outside: quotes and the like are escaped. */
+static void add_devices(struct rf_out *t, const struct rf_workers *all)
+{
+    static const struct {
+        const char *name, *help;
+    } gauges[] = {
+        {"device_memory_used_bytes", "Device memory in use by everybody, of workers with a task."},
+        {"device_utilization", "Load of the device, 0 to 1."},
+        {"device_temperature_celsius", "Temperature of the device."},
+        {"device_power_watts", "Power the device takes."},
+    };
+    for (size_t i = 0; i < RF_COUNT_OF(gauges); i++) {
+        bool headed = false;
+        for (int k = 0; k < all->n_workers; k++) {
+            const struct rf_wire_gauges *g = &all->workers[k].gauges;
+            const double values[] = {(double)g->memory_used_bytes, g->utilization, g->temperature_c, g->power_w};
+            if (!g->told || values[i] < 0)
+                continue;
+            if (!headed)
+                head(t, gauges[i].name, "gauge", gauges[i].help);
+            headed = true;
+            rf_out_printf(t, "framefarm_%s{id=\"%s\",worker=\"", gauges[i].name, all->workers[k].id);
+            for (const char *c = all->workers[k].name; *c != '\0'; c++)
+                if (*c == '\n')
+                    rf_out_printf(t, "\\n");
+                else
+                    rf_out_printf(t, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+            rf_out_printf(t, "\"} %.15g\n", values[i]);
+        }
+    }
+}
+
 static void add_queue(struct rf_out *t, struct rf_app *app)
 {
     struct rf_store_counts counts;
@@ -68,6 +100,7 @@ static void add_queue(struct rf_out *t, struct rf_app *app)
     head(t, "workers", "gauge", "Workers by state; lost and left ones for a day.");
     for (unsigned i = 0; i < RF_WORKER_STATE_COUNT; i++)
         rf_out_printf(t, "framefarm_workers{state=\"%s\"} %d\n", rf_worker_state_name((enum rf_worker_state)i), n[i]);
+    add_devices(t, all);
 }
 
 static void add_stages(struct rf_out *t, struct rf_metrics *m)

@@ -372,6 +372,7 @@ struct rf_worker {
     char *name, *build, *host, *device_kind, *device_name, *precision;
     int64_t pid, memory_bytes, registered_ms, seen_ms;
     char task_id[RF_TASK_ID_SIZE];/* what it holds, "" = nothing */
+    struct rf_wire_gauges gauges; /* of its device, by the newest heartbeat of what it holds */
     char *models_text;            /* JSON array as registered */
     int64_t n_done, n_failed;     /* tasks, since it registered */
 };

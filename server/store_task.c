@@ -318,7 +318,9 @@ void rf_op_heartbeat(struct rf_store *s, struct rf_op *op)
     const struct rf_wire_heartbeat *m = op->u.heartbeat.message;
     struct rf_id id;
     struct rf_live_job *job = held(s, op->u.heartbeat.task_id, m->lease, &id);
-    rf_worker_touch(s, m->worker_id, op->now_ms);
+    struct rf_live_worker *worker = rf_worker_touch(s, m->worker_id, op->now_ms);
+    if (worker != NULL)
+        worker->gauges = m->device;
     op->u.heartbeat.cancel = false;
     op->u.heartbeat.lease_ms = s->config.lease_ms;
     if (job == NULL) {

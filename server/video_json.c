@@ -252,6 +252,18 @@ void rf_video_json(struct rf_out *t, const char *key, const struct rf_job *job)
     rf_json_close(t, '}');
 }
 
+static void gauge_keys(struct rf_out *t, const struct rf_wire_gauges *g)
+{
+    if (g->memory_used_bytes >= 0)
+        rf_json_int(t, "memory_used_bytes", g->memory_used_bytes);
+    if (g->utilization >= 0)
+        rf_json_num(t, "utilization", g->utilization);
+    if (g->temperature_c >= 0)
+        rf_json_num(t, "temperature_c", g->temperature_c);
+    if (g->power_w >= 0)
+        rf_json_num(t, "power_w", g->power_w);
+}
+
 void rf_worker_json(struct rf_out *t, const char *key, const struct rf_worker *w)
 {
     rf_json_open(t, key, '{');
@@ -267,6 +279,8 @@ void rf_worker_json(struct rf_out *t, const char *key, const struct rf_worker *w
     rf_json_str(t, "name", w->device_name);
     rf_json_int(t, "memory_bytes", w->memory_bytes);
     rf_json_str(t, "precision", w->precision);
+    if (w->gauges.told)
+        gauge_keys(t, &w->gauges);
     rf_json_close(t, '}');
     rf_json_raw(t, "models", w->models_text && w->models_text[0] ? w->models_text : "[]");
     rf_json_str(t, "task_id", w->task_id[0] ? w->task_id : NULL);

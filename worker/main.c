@@ -85,6 +85,24 @@ static enum rf_exit run(const struct rf_config *config)
     return status;
 }
 
+/* ", 2.1 GiB in use, 35 % busy, 41 C, 118 W": what the device tells of itself, if anything. */
+static void print_gauges(const struct rf_engine *engine)
+{
+    struct rf_nvml *nvml = rf_nvml_open(rf_engine_pci_address(engine));
+    struct rf_wire_gauges g;
+    if (rf_nvml_read(nvml, &g)) {
+        if (g.memory_used_bytes >= 0)
+            printf(", %.1f GiB in use", (double)g.memory_used_bytes / 0x1p30);
+        if (g.utilization >= 0)
+            printf(", %.0f %% busy", 100 * g.utilization);
+        if (g.temperature_c >= 0)
+            printf(", %.0f C", g.temperature_c);
+        if (g.power_w >= 0)
+            printf(", %.0f W", g.power_w);
+    }
+    rf_nvml_close(&nvml);
+}
+
 static enum rf_exit list_devices(void)
 {
     for (int i = -1; i < MAX_CUDA_DEVICES; i++) {
@@ -101,7 +119,9 @@ static enum rf_exit list_devices(void)
                 break;
             continue;
         }
-        printf("%s\t%s\n", name, rf_engine_device_name(engine));
+        printf("%s\t%s", name, rf_engine_device_name(engine));
+        print_gauges(engine);
+        putchar('\n');
         rf_engine_close(&engine);
     }
     return RF_EXIT_DONE;

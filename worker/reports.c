@@ -17,6 +17,7 @@ struct rf_reporter {
     struct rf_farm *farm;
     struct rf_link *link;
     const struct rf_wire_lease *lease;
+    struct rf_nvml *nvml;
     struct rf_stop *stop, *gone;
     struct rf_stop quit; /* ends a call on its way too */
     pthread_t thread;
@@ -136,6 +137,7 @@ static void *run(void *arg)
     struct rf_wire_heartbeat beat;
     while (wait_for_news(r, earliest, due, &beat)) {
         double wait_s;
+        rf_nvml_read(r->nvml, &beat.device);
         if (!beat_once(r, &beat, &n_failed, &wait_s))
             break;
         double now = rf_monotonic_seconds();
@@ -151,13 +153,14 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire_lease *lease, struct rf_stop *stop,
-                                      struct rf_stop *gone)
+struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire_lease *lease, struct rf_nvml *nvml,
+                                      struct rf_stop *stop, struct rf_stop *gone)
 {
     struct rf_reporter *r = rf_new(struct rf_reporter);
     r->farm = farm;
     r->link = rf_link_create(farm);
     r->lease = lease;
+    r->nvml = nvml;
     r->stop = stop;
     r->gone = gone;
     rf_stop_init(&r->quit);

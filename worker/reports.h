@@ -8,15 +8,17 @@
 #define RF_WORKER_REPORTS_H
 
 #include "worker/farm/client.h"
+#include "worker/nvml.h"
 #include "worker/progress.h"
 
 struct rf_reporter;
 
 /* Starts the thread, with a connection of its own.
  *   lease       kept, not copied: must outlive the reporter
+ *   nvml        the device, asked before each heartbeat; kept; NULL: it tells nothing
  *   stop, gone  both are raised on cancel and on a lost lease */
-struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire_lease *lease, struct rf_stop *stop,
-                                      struct rf_stop *gone);
+struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire_lease *lease, struct rf_nvml *nvml,
+                                      struct rf_stop *stop, struct rf_stop *gone);
 /* Ends the thread within a moment; nothing more is sent. */
 void rf_reporter_finish(struct rf_reporter **reporter);
 

@@ -20,6 +20,7 @@ struct rf_worker {
     struct rf_studio studio;
     struct rf_catalogue *catalogue;
     struct rf_farm *farm;
+    struct rf_nvml *nvml;  /* NULL: the device tells nothing of itself */
     struct rf_stop drain;
 
     pthread_mutex_t lock;  /* over the one below */
@@ -63,7 +64,7 @@ static enum rf_code create_farm(struct rf_worker *w, struct rf_err *err)
     struct rf_wire_register about = {
         .protocol = RF_PROTOCOL, .name = name, .build = FRAMEFARM_VERSION, .host = host, .pid = getpid(),
         .device_kind = kind, .device_name = device, .precision = precision,
-        .memory_bytes = config->vram_bytes ? config->vram_bytes : on_cpu ? memory_bytes() : 0};
+        .memory_bytes = config->vram_bytes ? config->vram_bytes : on_cpu ? memory_bytes() : rf_nvml_memory_bytes(w->nvml)};
     about.models = rf_new_array(struct rf_wire_model, (size_t)w->catalogue->n_models);
     for (; about.n_models < w->catalogue->n_models && about.n_models < RF_WIRE_MAX_MODELS; about.n_models++)
         about.models[about.n_models] = w->catalogue->models[about.n_models]->about; /* borrowed */
@@ -93,6 +94,7 @@ enum rf_code rf_worker_create(const struct rf_config *config, struct rf_worker *
     rc = rf_engine_open(&engine, &w->studio.engine, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "--device");
+    w->nvml = rf_nvml_open(rf_engine_pci_address(w->studio.engine));
     rc = rf_scratch_create(&w->studio.scratch, err);
     if (rc == RF_OK)
         rc = create_farm(w, err);
@@ -113,6 +115,7 @@ void rf_worker_destroy(struct rf_worker **worker)
     rf_studio_drop_model(&w->studio);
     rf_link_destroy(&w->studio.link);
     rf_farm_destroy(&w->farm);
+    rf_nvml_close(&w->nvml);
     rf_scratch_destroy(&w->studio.scratch);
     if (w->studio.engine != NULL)
         rf_engine_close(&w->studio.engine);
@@ -230,7 +233,7 @@ static enum rf_code run_task(struct rf_worker *w, const struct rf_wire_lease *le
                lease->n_segments, lease->n_frames, request->width, request->height);
     else
         rf_log(RF_LOG_INFO, "assemble", RF_OK, "begins: %d segments", lease->n_segments);
-    task.reporter = rf_reporter_start(w->farm, lease, &task.stop, &task.gone);
+    task.reporter = rf_reporter_start(w->farm, lease, w->nvml, &task.stop, &task.gone);
     set_task(w, &task);
 
     enum rf_code rc = is_segment ? rf_segment_run(&w->studio, &task, &err) : rf_assemble_run(&w->studio, &task, &err);

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from conftest import Worker
+
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(,|$)')
 SAMPLE = re.compile(r"([^\s{]+)(?:\{(.*)\})? (\S+)")
@@ -162,3 +164,26 @@ def test_gauges_follow_jobs_workers_and_the_pause(client, worker):
     worker.work_all()
     client.post("/v1/queue/pause")
     assert gauge("jobs", state="completed") == 2 and gauge("tasks_leased") == 0 and gauge("queue_paused") == 1
+
+
+def test_a_device_at_work_shows_its_gauges_whatever_its_worker_is_called(server, client):
+    worker = Worker(client, name='a "gpu"\\ 1')
+    client.create()
+    task = worker.take()
+    def shown():
+        return client.get("/v1/workers").json()["data"][0]["device"]
+    assert "temperature_c" not in shown()
+    told = {"memory_used_bytes": 12 << 30, "utilization": 0.97, "temperature_c": 61, "power_w": 412.5}
+    assert worker.about(task, "heartbeat", stage="low_noise", step=1, steps=2, fraction=0.5, device=told).status == 200
+    assert told.items() <= shown().items()
+    labels = (("id", worker.id), ("worker", r'a \"gpu\"\\ 1'))
+    kind, samples = scrape(client)["framefarm_device_temperature_celsius"]
+    assert kind == "gauge" and samples == {("framefarm_device_temperature_celsius", labels): 61}
+    part = {"power_w": 90}
+    assert worker.about(task, "heartbeat", stage="low_noise", step=2, steps=2, fraction=0.6, device=part).status == 200
+    assert shown()["power_w"] == 90 and "temperature_c" not in shown()
+    refused = worker.about(task, "heartbeat", stage="low_noise", step=2, steps=2, fraction=0.6, device={"utilization": 97})
+    assert refused.status == 400 and "utilization" in refused.error["message"]
+    worker.work(task)
+    worker.work_all()
+    assert "power_w" not in shown()

@@ -257,6 +257,13 @@ static void small_messages_go_over_the_wire_unchanged(void **state)
     assert_int_equal(h2.lease, 9);
     assert_string_equal(h2.stage, "decode");
     assert_true(h2.fraction == 0.75);
+    assert_false(h2.device.told);
+    h.device = (struct rf_wire_gauges){true, INT64_C(99) << 30, 0.5, -1, 118.5};
+    RF_AUTO(rf_json_destroy) cJSON *told = rf_wire_heartbeat_build(&h);
+    assert_int_equal(rf_wire_heartbeat_read(told, &h2, NULL), RF_OK);
+    assert_true(h2.device.told && h2.device.memory_used_bytes == INT64_C(99) << 30 && h2.device.temperature_c < 0);
+    assert_true(h2.device.utilization > 0.49 && h2.device.utilization < 0.51 && h2.device.power_w > 118);
+
     struct rf_wire_heartbeat_answer c = {true, 30000}, c2;
     RF_AUTO(rf_json_destroy) cJSON *b = rf_wire_heartbeat_answer_build(&c);
     assert_int_equal(rf_wire_heartbeat_answer_read(b, &c2, NULL), RF_OK);

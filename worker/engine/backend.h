@@ -24,6 +24,8 @@ struct rf_backend {
     enum rf_code (*download)(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
     enum rf_code (*sync)(void *self, struct rf_err *err);
 
+    /* Owned by self. NULL: the device has none. */
+    const char *(*pci_address)(void *self);
     /* Bytes that open() took, and that are free on the device now. NULL: 0, and no limit is known. */
     void (*memory)(void *self, int64_t *ret_fixed, int64_t *ret_free);
     /* Memory for fast copies. NULL: ordinary memory. */

@@ -138,6 +138,11 @@ const char *rf_engine_device_name(const struct rf_engine *e)
     return e->device_name;
 }
 
+const char *rf_engine_pci_address(const struct rf_engine *e)
+{
+    return e->backend->pci_address != NULL ? e->backend->pci_address(e->self) : NULL;
+}
+
 const char *rf_engine_device_kind(const struct rf_engine *e)
 {
     return e->backend->kind;

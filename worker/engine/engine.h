@@ -61,6 +61,8 @@ enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_eng
 void rf_engine_close(struct rf_engine **engine);
 
 const char *rf_engine_device_name(const struct rf_engine *e);  /* "AMD EPYC, 2 threads", "NVIDIA H200" */
+/* "00000000:18:00.0", by which other libraries know the device; NULL: it has none. */
+const char *rf_engine_pci_address(const struct rf_engine *e);
 const char *rf_engine_device_kind(const struct rf_engine *e);  /* "cpu", "cuda" */
 enum rf_dtype rf_engine_act_dtype(const struct rf_engine *e);
 

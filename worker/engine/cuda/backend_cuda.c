@@ -205,6 +205,7 @@ const struct rf_backend rf_backend_cuda = {
     .upload = rf_cuda_upload,
     .download = rf_cuda_download,
     .sync = rf_cuda_sync,
+    .pci_address = rf_cuda_pci_address,
     .memory = rf_cuda_memory,
     .host_alloc = rf_cuda_host_alloc,
     .host_release = rf_cuda_host_release,

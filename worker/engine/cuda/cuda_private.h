@@ -51,7 +51,7 @@ struct rf_lt_algo {
 
 struct rf_cuda {
     int index, cc; /* cc: 90 for 9.0 */
-    char name[96];
+    char name[96], pci_address[32];
     enum rf_dtype act;
     bool fp8; /* fp8 weights are multiplied as fp8 */
     struct rf_cuda_paths paths;
@@ -105,6 +105,7 @@ void rf_cuda_release(void *self, void *data);
 enum rf_code rf_cuda_upload(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
 enum rf_code rf_cuda_download(void *self, void *dst, const void *src, size_t size_bytes, struct rf_err *err);
 enum rf_code rf_cuda_sync(void *self, struct rf_err *err);
+const char *rf_cuda_pci_address(void *self);
 void rf_cuda_memory(void *self, int64_t *ret_fixed, int64_t *ret_free);
 
 /* slots_cuda.c */

@@ -65,6 +65,8 @@ static enum rf_code identify(struct rf_cuda *c, struct rf_err *err)
     status = cudaGetDeviceProperties(&prop, c->index);
     if (status != cudaSuccess)
         return rf_fail(err, RF_ERR_DEVICE, "device cuda:%d: %s", c->index, cudaGetErrorString(status));
+    if (cudaDeviceGetPCIBusId(c->pci_address, (int)sizeof c->pci_address, c->index) != cudaSuccess)
+        c->pci_address[0] = '\0'; /* nothing needs it but the gauges */
     c->cc = prop.major * 10 + prop.minor;
     snprintf(c->name, sizeof c->name, "%.60s, %zu GiB, sm_%d", prop.name, prop.totalGlobalMem >> 30, c->cc);
     if (c->cc < LEAST_CC)
@@ -171,6 +173,12 @@ void rf_cuda_release(void *self, void *data)
     cudaStreamSynchronize(c->stream);
     cudaStreamSynchronize(c->copies); /* a fill that nobody waited for, after a stop or a failure */
     cudaFree(data);
+}
+
+const char *rf_cuda_pci_address(void *self)
+{
+    struct rf_cuda *c = self;
+    return c->pci_address[0] != '\0' ? c->pci_address : NULL;
 }
 
 void rf_cuda_memory(void *self, int64_t *ret_fixed, int64_t *ret_free)
