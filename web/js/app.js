@@ -6,7 +6,6 @@ import {startCompose, updateCompose, usePrompt} from './compose.js';
 import {$, h, setText} from './dom.js';
 import {ensureDone, hasDone, isLoaded, startDone, updateDone} from './done.js';
 import {isFiltered} from './filters.js';
-import {plural} from './format.js';
 import * as now from './now.js';
 import {farm, hurry, on, start} from './store.js';
 import {startWaiting, updateWaiting} from './waiting.js';

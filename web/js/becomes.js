@@ -1,5 +1,5 @@
-/* What the request will become, said before it is sent: the plan at once, from the page's own arithmetic; the expected time
- * from a dry run, a moment after the typing stops.
+/* What the request will become, said before it is sent: the plan at once, from the page's own arithmetic; the expected
+ * time from a dry run, a moment after the typing stops.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 import {$, h} from './dom.js';

@@ -10,9 +10,8 @@ import {bytes, clock, duration, plural, size, timeNode} from './format.js';
 import {cancelButton, updateCancel} from './now.js';
 import {createPlayer} from './player.js';
 import {createBar, doing, updateBar} from './stages.js';
-import {accept, endOf, farm, isFinished, lengthOf, on, stateOf} from './store.js';
+import {endOf, farm, isFinished, lengthOf, on} from './store.js';
 import {drawTimeline} from './timeline.js';
-import {say} from './undo.js';
 
 const dialog = $('#job');
 let shown = null;     // id of the job in the view
@@ -65,7 +64,7 @@ const head = (...parts) => h('header', {class: 'job-head'}, ...parts,
     icon('close')));
 
 function draw(v) {
-  const state = stateOf(v), mark = `${v.id}.${state}.${endOf(v)}`;
+  const state = v.state, mark = `${v.id}.${state}.${endOf(v)}`;
   if (mark !== drawn) {
     drawn = mark;
     const scroll = dialog.scrollTop;
@@ -160,11 +159,3 @@ function parameters(v) {
     row('Kept until', v.expires_at ? timeNode(v.expires_at, clock) : null),
     row('Id', copyable(v.id, 'id')));
 }
-
-/* An answer to a click in here (retry) changes the job's state: take it over at once. */
-dialog.addEventListener('click', async e => {
-  if (!e.target.closest('.job-side .primary') || !shown) return;
-  const v = await api.one(shown).catch(() => null);
-  if (v && v.id === shown && !isFinished(v)) accept(v);
-  else if (!v) say('The farm cannot be reached.');
-});

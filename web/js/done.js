@@ -1,5 +1,5 @@
-/* Finished jobs as a grid of tiles (tile.js), narrowed by filters (filters.js). Fetched page by page while scrolling; only
- * the rows near the window are in the document, so ten thousand cost what sixty do.
+/* Finished jobs as a grid of tiles (tile.js), narrowed by filters (filters.js). Fetched page by page while scrolling;
+ * only the rows near the window are in the document, so ten thousand cost what sixty do.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 import {$, keyed, setText, setVars} from './dom.js';
@@ -7,7 +7,7 @@ import {explainCall} from './failure.js';
 import {isFiltered, matches, meet, query, startFilters, words} from './filters.js';
 import {plural} from './format.js';
 import {learn} from './stages.js';
-import {accept, forget, hurry, isFinished, on, stateOf} from './store.js';
+import {accept, forget, hurry, isFinished, on} from './store.js';
 import {createTile, updateTile} from './tile.js';
 import {isPending, later, say, undo} from './undo.js';
 
@@ -48,7 +48,7 @@ async function loadMore() {
 }
 
 const learnFrom = videos => {
-  const best = videos.find(v => stateOf(v) === 'completed' && v.stage_durations);
+  const best = videos.find(v => v.state === 'completed' && v.stage_durations);
   if (best) learn(best);
 };
 
@@ -117,7 +117,7 @@ function place() {
   setVars(grid, {'--columns': columns, '--row': `${rowHeight - GAP}px`, '--height': `${rows * rowHeight}px`,
                  '--offset': `${first * rowHeight}px`});
   keyed(list, shown.slice(first * columns, Math.max(first + 1, last) * columns), v => createTile(v, retry),
-    updateTile, v => `${v.id}.${stateOf(v)}`);
+    updateTile, v => `${v.id}.${v.state}`);
   if (top + innerHeight + margin > rows * rowHeight && loaded && !problem) loadMore();
   return shown;
 }

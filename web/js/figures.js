@@ -2,14 +2,15 @@
  * says its exact value when pointed at.
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h, keyed, setText, setVars} from './dom.js';
-import {bytes, clock, duration, nowSeconds, plural, stageName, stageWords} from './format.js';
+import {bytes, clock, duration, nowSeconds, plural, size, stageName, stageWords} from './format.js';
 import {grow, workSeconds} from './stages.js';
 import {endOf, farm} from './store.js';
 
 const HOUR = 3600, HOURS = 12, PACES = 60;
 
 const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id},
-  h('figcaption', {}, caption, h('span', {class: 'most'})), h('div', {class: 'columns', 'aria-hidden': 'true'}), h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
+  h('figcaption', {}, caption, h('span', {class: 'most'})), h('div', {class: 'columns', 'aria-hidden': 'true'}),
+  h('p', {class: 'ends faint'}, h('span', {}, from), h('span', {}, to)));
 
 export const figuresSection = () => h('section', {'aria-labelledby': 'figures-title'},
   h('h2', {id: 'figures-title'}, 'Throughput'),
@@ -52,14 +53,16 @@ function showHours(ended, now) {
     if (i >= 0 && i < HOURS) hours[i]++;
   }
   const at = i => clock(now - (HOURS - i) * HOUR);
-  showColumns($('#hours'), hours.map((n, i) => ({id: i, value: n, title: `${at(i)} to ${at(i + 1)}: ${plural(n, 'video')}`})));
+  showColumns($('#hours'), hours.map((value, i) =>
+    ({id: i, value, title: `${at(i)} to ${at(i + 1)}: ${plural(value, 'video')}`})));
 }
 
 const paceOf = v => workSeconds(v) / v.num_frames;
 
 function showPaces(ended) {
-  showColumns($('#pace'), ended.slice(0, PACES).reverse().map(v => ({id: v.id, value: paceOf(v),
-    title: `${clock(endOf(v))}: ${paceOf(v).toFixed(3)} s per frame, ${v.width}×${v.height}, ${plural(v.num_frames, 'frame')}`})));
+  const words = v => [`${clock(endOf(v))}: ${paceOf(v).toFixed(3)} s per frame`, size(v), plural(v.num_frames, 'frame')];
+  showColumns($('#pace'), ended.slice(0, PACES).reverse().map(v =>
+    ({id: v.id, value: paceOf(v), title: words(v).join(', ')})));
 }
 
 function showShares(ended) {
@@ -68,8 +71,9 @@ function showShares(ended) {
     if (stage !== 'queue') sums[stage] = (sums[stage] ?? 0) + s;
   }
   const total = Object.values(sums).reduce((a, b) => a + b, 0);
-  const parts = Object.entries(sums).filter(([, s]) => s / total >= 0.005)
-    .map(([id, s]) => ({id, share: s / total, title: `${stageWords(id)}: ${(100 * s / total).toFixed(2)} %, ${duration(s)}`}));
+  const parts = Object.entries(sums).map(([id, s]) =>
+    ({id, share: s / total, title: `${stageWords(id)}: ${(100 * s / total).toFixed(2)} %, ${duration(s)}`}))
+    .filter(p => p.share >= 0.005);
   $('#shares').hidden = !total;
   keyed($('#shares .share-bar'), parts, p => h('i', {class: `st-${p.id}`}), (el, p) => {
     setVars(el, {'--share': grow(p.share)});
@@ -96,7 +100,8 @@ function showDisk() {
 export function updateFigures(videos) {
   const now = nowSeconds(), ended = videos.filter(v => v.state === 'completed' && workSeconds(v) && v.num_frames);
   const lastHour = ended.filter(v => now - endOf(v) < HOUR).length;
-  const pace = median(ended.map(paceOf)), wait = median(ended.filter(v => v.started_at).map(v => v.started_at - v.created_at));
+  const pace = median(ended.map(paceOf));
+  const wait = median(ended.filter(v => v.started_at).map(v => v.started_at - v.created_at));
   showFacts($('#figures'), [
     ['in the last hour', `${lastHour}`, plural(lastHour, 'video')],
     ['waiting', farm.waitingTotal.toLocaleString('en'), plural(farm.waitingTotal, 'job')],

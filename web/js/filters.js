@@ -1,14 +1,13 @@
-/* Which of the finished videos are shown: by state, words of the prompt, person, day. The farm does the looking; what ends
- * meanwhile is judged here by the same rules.
+/* Which of the finished videos are shown: by state, words of the prompt, person, day. The farm does the looking; what
+ * ends meanwhile is judged here by the same rules.
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h} from './dom.js';
-import {FINISHED, stateOf} from './store.js';
+import {FINISHED} from './store.js';
 
 const chosen = {state: '', text: '', person: '', day: ''}; // day: YYYY-MM-DD in this browser's time zone
 const people = new Set();
 
-const isChosen = () => Object.values(chosen).some(Boolean);
-export const isFiltered = isChosen;
+export const isFiltered = () => Object.values(chosen).some(Boolean);
 
 /* [from, to) in Unix seconds; days are not all 24 hours long. */
 function dayBounds() {
@@ -27,7 +26,7 @@ export function query() {
 
 export function matches(v) {
   const [from, to] = dayBounds();
-  return (!chosen.state || stateOf(v) === chosen.state) && (!chosen.person || v.user === chosen.person)
+  return (!chosen.state || v.state === chosen.state) && (!chosen.person || v.user === chosen.person)
     && (!chosen.text || (v.prompt ?? '').toLowerCase().includes(chosen.text.toLowerCase()))
     && (from === null || (v.created_at >= from && v.created_at < to));
 }
@@ -36,7 +35,7 @@ export function matches(v) {
 export function words() {
   const day = chosen.day && new Date(`${chosen.day}T12:00`).toLocaleDateString('en-GB', {day: 'numeric', month: 'long'});
   return [chosen.state || 'finished', 'video', chosen.person && `by ${chosen.person}`, day && `of ${day}`,
-    chosen.text ? `says “${chosen.text}”` : isChosen() ? null : 'yet'].filter(Boolean).join(' ');
+    chosen.text ? `says “${chosen.text}”` : isFiltered() ? null : 'yet'].filter(Boolean).join(' ');
 }
 
 /* Whoever has made something can be chosen; on a farm of one person there is nothing to choose. */

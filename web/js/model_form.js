@@ -1,5 +1,5 @@
-/* What the chosen model brings to the form: its sizes, defaults and LoRAs, and what it can draw in its own words. All of it
- * comes from GET /v1/models, so from the model's own file; nothing about any model is written here.
+/* What the chosen model brings to the form: its sizes, defaults and LoRAs, and what it can draw in its own words. All of
+ * it comes from GET /v1/models, so from the model's own file; nothing about any model is written here.
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h, keyed} from './dom.js';
 import {plural} from './format.js';

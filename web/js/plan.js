@@ -2,9 +2,9 @@
  * tests/web/plan_test.mjs holds the two against each other. No document, no network here.
  * SPDX-License-Identifier: Apache-2.0 */
 
-export const MODEL_FPS = 16;
-export const MIN_FRAMES = 5;
-export const MAX_FRAMES = 4801;
+const MODEL_FPS = 16;
+const MIN_FRAMES = 5;
+const MAX_FRAMES = 4801;
 
 /* Splits nFrames (4k+1) into as few segments of at most maxSegment frames as it takes, as equal as 4k+1 allows, longer
  * ones first; neighbours share a frame. Throws RangeError with a sentence for people. */

@@ -12,7 +12,7 @@ const own = job => v => v.user === job.user && v.id !== job.id;
 
 /* The job that `job` is to stand beside when it is dropped before list[index] -> {before} or {after}, null: nowhere.
  * Between two ranks it keeps its own. */
-export function neighbour(list, job, index) {
+function neighbour(list, job, index) {
   const next = list.slice(index).find(own(job)), previous = list.slice(0, index).findLast(own(job));
   if (previous && (!next || (next.priority !== job.priority && previous.priority === job.priority)))
     return {after: previous.id};

@@ -4,7 +4,7 @@
 import {h, setVars} from './dom.js';
 import {stageWords} from './format.js';
 
-export const CELLS = ['text', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode'];
+const CELLS = ['text', 'high_noise', 'low_noise', 'decode', 'interpolate', 'encode'];
 const CELL_OF = {load: 'text', encode_image: 'text', upload: 'encode'};
 
 /* Seconds per stage of an 81-frame segment with 2+2 steps on a slow worker; only the proportions count. */

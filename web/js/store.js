@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 
-export const WAITING_PAGE = 50;
+const WAITING_PAGE = 50;
 const POLL_MS = 1500, POLL_HIDDEN_MS = 15000, POLL_WITH_EVENTS_MS = 15000, MODELS_MS = 15000;
 const BACKOFF_MS = [1000, 2000, 4000, 8000, 15000];
 
@@ -32,17 +32,16 @@ function changed() {
 }
 
 export const FINISHED = ['completed', 'failed', 'cancelled'];
-export const stateOf = v => v.state;
 export const endOf = v => v.finished_at ?? v.completed_at;
 export const lengthOf = v => v.num_frames / 16;
-export const isFinished = v => FINISHED.includes(stateOf(v));
+export const isFinished = v => FINISHED.includes(v.state);
 export const model = name => farm.models.find(m => m.id === name) ?? farm.models[0];
 
 /* A Video that came in by any way: an event, an answer to a click. True when it moved between lists. */
 export function accept(v) {
-  const state = stateOf(v);
+  const state = v.state;
   const before = farm.running.find(j => j.id === v.id) ?? farm.waiting.find(j => j.id === v.id);
-  const moved = !before || stateOf(before) !== state || before.queue_position !== v.queue_position;
+  const moved = !before || before.state !== state || before.queue_position !== v.queue_position;
   if (!moved) Object.assign(before, v);
   else {
     farm.running = farm.running.filter(j => j.id !== v.id);

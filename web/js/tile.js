@@ -4,12 +4,12 @@ import * as api from './api.js';
 import {$, h, icon, setText} from './dom.js';
 import {explain} from './failure.js';
 import {ago, duration, exact, plural, setTime, size} from './format.js';
-import {endOf, lengthOf, stateOf} from './store.js';
+import {endOf, lengthOf} from './store.js';
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 export function createTile(v, onRetry) {
-  const state = stateOf(v);
+  const state = v.state;
   const tile = h('li', {class: `tile is-${state}`});
   if (state === 'completed') {
     tile.append(h('a', {href: `#/${v.id}`, class: 'tile-link', 'aria-label': v.prompt ?? 'Video'},
@@ -36,7 +36,7 @@ export function createTile(v, onRetry) {
 export function updateTile(tile, v) {
   const at = endOf(v) ?? v.created_at;
   setTime($('time', tile), at, ago(at));
-  const took = v.completed_at && v.started_at && stateOf(v) === 'completed' ? v.completed_at - v.started_at : null;
+  const took = v.completed_at && v.started_at && v.state === 'completed' ? v.completed_at - v.started_at : null;
   setText($('.took', tile), took == null ? '' : `made in ${duration(took).replace('.0 s', ' s')}`);
   $('.took', tile).title = `${size(v)}, ${plural(v.num_frames, 'frame')}; created ${exact(v.created_at)}`;
 }

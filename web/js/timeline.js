@@ -3,7 +3,6 @@
 import * as api from './api.js';
 import {h} from './dom.js';
 import {duration, stageName, stageWords} from './format.js';
-import {stateOf} from './store.js';
 
 const TINTED = ['high_noise', 'low_noise', 'decode', 'interpolate'];
 const ORDER = ['load', 'text', 'encode_image', ...TINTED, 'encode', 'upload', 'assemble'];
@@ -32,7 +31,7 @@ export async function drawTimeline(section, v) {
         wait > 0 ? `, after ${duration(wait)} in the queue` : ''),
       h('a', {class: 'quiet', href: api.csvUrl(v.id), download: `${v.id}.csv`}, 'CSV')),
     chart(tracks, start, end), rows.length ? table(rows) : '');
-  section.dataset.state = stateOf(v);
+  section.dataset.state = v.state;
 }
 
 /* Rows by segment and attempt, in order; failed attempts become a bar of their own. Times in seconds. */

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h} from './dom.js';
 
-export const UNDO_MS = 5000;
+const UNDO_MS = 5000;
 const pending = new Map(); // id -> {send, back, timer}
 
 export const isPending = id => pending.has(id);

@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 
 /* Small words of grammar are not worth a note, whether the model learned them or not. */
-const GRAMMAR = ['a', 'an', 'the', 'of', 'on', 'in', 'at', 'to', 'with', 'and', 'or', 'is', 'it', 'its', 'as', 'by', 'for',
-  'from', 'that', 'this', 'then', 'are', 'over'];
+const GRAMMAR = ['a', 'an', 'the', 'of', 'on', 'in', 'at', 'to', 'with', 'and', 'or', 'is', 'it', 'its', 'as', 'by',
+  'for', 'from', 'that', 'this', 'then', 'are', 'over'];
 const WORD = /[A-Za-z\u0080-\u{10ffff}][A-Za-z'\u0080-\u{10ffff}]*/gu;
 
 /* In order, each once, in lower case. An empty vocabulary is that of a model that has no such limit. */

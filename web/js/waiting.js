@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import {$, h, icon, keyed, setText} from './dom.js';
 import {explainCall} from './failure.js';
-import {inAbout, nowSeconds, plural, setTime, size} from './format.js';
+import {inAbout, nowSeconds, setTime, size} from './format.js';
 import {cancelButton, expectedEnd, updateCancel} from './now.js';
 import {grip, isDragging, step, toFront} from './reorder.js';
 import {guessSeconds} from './stages.js';
@@ -85,5 +85,5 @@ export function updateWaiting() {
   if (!isDragging()) keyed($('#waiting-list'), waiting, create, updateRow);
   const rest = farm.waitingTotal - waiting.length;
   $('#waiting-rest').hidden = rest <= 0;
-  setText($('#waiting-rest'), `and ${plural(rest, 'more')}`.replace('mores', 'more'));
+  setText($('#waiting-rest'), `and ${rest.toLocaleString('en')} more`);
 }
