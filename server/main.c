@@ -33,6 +33,7 @@
 
 #define FLUSH_MS 100            /* how long a change may wait before the open pages hear of it */
 #define TICK_MS 500
+#define COUNT_MS 2000
 #define OWN_DESCRIPTORS 512     /* database, files being sent and taken, workers' pipes */
 #define COLLECT_MS 10000
 #define STOP_WORKERS_MS 10000
@@ -202,7 +203,7 @@ static void announce(const struct rf_app *app)
 struct upkeep {
     struct rf_app *app;
     atomic_bool busy;
-    int64_t collected_ms;
+    int64_t collected_ms, counted_ms;
 };
 
 static void do_upkeep(void *arg)
@@ -217,6 +218,11 @@ static void do_upkeep(void *arg)
     if (rf_store_tick(u->app->store, now_ms, NULL, &err) != RF_OK)
         rf_log(RF_LOG_ERROR, "doing=tick code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
     rf_store_forecast(u->app->store);
+    if (now_ms - u->counted_ms >= COUNT_MS || now_ms < u->counted_ms) {
+        u->counted_ms = now_ms;
+        if (rf_store_count_hour(u->app->store, now_ms, &err) != RF_OK)
+            rf_log(RF_LOG_WARN, "doing=count code=%s msg=%s", rf_code_name(err.code), RF_QUOTE(err.msg));
+    }
     if (now_ms - u->collected_ms >= COLLECT_MS) {
         u->collected_ms = now_ms;
         if (rf_retention_run(u->app, now_ms, &err) != RF_OK)

@@ -361,8 +361,12 @@ struct rf_store_counts {
     bool paused;
     bool disk_low;
     int64_t disk_free_bytes, disk_floor_bytes, disk_reserved_bytes; /* as of the last DISK op */
+    int64_t last_hour[RF_JOB_STATE_COUNT]; /* jobs that ended within 3600 s of the last rf_store_count_hour() */
 };
 void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts);
+/* Counts anew how many jobs ended in the hour before now_ms. Those whose files have been removed since are left out. Call it
+ * every few seconds from a thread that nobody waits for. */
+enum rf_code rf_store_count_hour(struct rf_store *s, int64_t now_ms, struct rf_err *err);
 
 enum rf_worker_state { RF_WORKER_IDLE, RF_WORKER_BUSY, RF_WORKER_DRAINING, RF_WORKER_LOST, RF_WORKER_LEFT, RF_WORKER_STATE_COUNT };
 const char *rf_worker_state_name(enum rf_worker_state state);

@@ -207,6 +207,7 @@ void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts)
     *ret_counts = (struct rf_store_counts){0};
     pthread_mutex_lock(&s->lock);
     memcpy(ret_counts->jobs, s->n_jobs, sizeof ret_counts->jobs);
+    memcpy(ret_counts->last_hour, s->last_hour, sizeof ret_counts->last_hour);
     ret_counts->leased = rf_sched_n_leased(s->sched);
     ret_counts->paused = s->paused;
     ret_counts->disk_low = s->disk_low;

@@ -75,6 +75,7 @@ struct rf_store {
     bool paused;
     bool disk_known, disk_low;      /* low: nothing is handed out until there is room again */
     int64_t disk_free_bytes, disk_floor_bytes;
+    int64_t last_hour[RF_JOB_STATE_COUNT];
     struct rf_expect *expect;       /* store_expect.h */
 
     /* By first registration. Changed by the writer alone, under models_lock, which every submit takes: the lock above is

@@ -314,6 +314,10 @@ void rf_queue_json(struct rf_out *t, struct rf_app *app)
     for (unsigned i = 0; i < RF_JOB_STATE_COUNT; i++)
         rf_json_int(t, rf_job_state_name((enum rf_job_state)i), counts.jobs[i]);
     rf_json_close(t, '}');
+    rf_json_open(t, "last_hour", '{');
+    for (unsigned i = RF_JOB_COMPLETED; i < RF_JOB_STATE_COUNT; i++)
+        rf_json_int(t, rf_job_state_name((enum rf_job_state)i), counts.last_hour[i]);
+    rf_json_close(t, '}');
     rf_json_int(t, "tasks_leased", counts.leased);
     rf_json_int(t, "workers", counts.n_workers);
     rf_json_open(t, "disk", '{');

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from conftest import PNG, content
+from conftest import PNG, content, until
 
 
 def finish_one(client, worker, **fields):
@@ -188,6 +188,15 @@ def test_no_loras_and_an_empty_list_of_them_are_two_things(client, worker):
     assert asked[none["id"]]["loras"] == [] and asked[none["id"]]["no_loras"] is True
     again = client.post("/v1/videos/%s/remix" % none["id"], {"prompt": "y"}).json()
     assert again["loras"] == []
+
+
+def test_the_queue_counts_what_ended_in_the_last_hour(client, worker):
+    for _ in range(2):
+        client.create()
+    worker.work_all()
+    assert client.post("/v1/videos/%s/cancel" % client.create()["id"]).status == 200
+    want = {"completed": 2, "failed": 0, "cancelled": 1}
+    until(lambda: client.get("/v1/queue").json()["last_hour"] == want)
 
 
 # ---- content ----
