@@ -1,5 +1,5 @@
-/* See nvml.h. The library's types are written out here: five calls and two structs that its ABI has kept for ten years, so
- * that a build needs none of NVIDIA's headers.
+/* See nvml.h. The library's types are written out here: five calls and two structs that its ABI has kept for ten
+ * years, so that a build needs none of NVIDIA's headers.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/nvml.h"
 

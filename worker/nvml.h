@@ -1,5 +1,5 @@
-/* What a GPU says of itself: memory, load, temperature, power. Through NVIDIA's management library, which is loaded when it
- * is there and missed by nobody when it is not. One thread at a time.
+/* What a GPU says of itself: memory, load, temperature, power. Through NVIDIA's management library, which is loaded
+ * when it is there and missed by nobody when it is not. One thread at a time.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_WORKER_NVML_H
 #define RF_WORKER_NVML_H

@@ -64,7 +64,8 @@ static enum rf_code create_farm(struct rf_worker *w, struct rf_err *err)
     struct rf_wire_register about = {
         .protocol = RF_PROTOCOL, .name = name, .build = FRAMEFARM_VERSION, .host = host, .pid = getpid(),
         .device_kind = kind, .device_name = device, .precision = precision,
-        .memory_bytes = config->vram_bytes ? config->vram_bytes : on_cpu ? memory_bytes() : rf_nvml_memory_bytes(w->nvml)};
+        .memory_bytes = config->vram_bytes ? config->vram_bytes : on_cpu ? memory_bytes()
+                                                                         : rf_nvml_memory_bytes(w->nvml)};
     about.models = rf_new_array(struct rf_wire_model, (size_t)w->catalogue->n_models);
     for (; about.n_models < w->catalogue->n_models && about.n_models < RF_WIRE_MAX_MODELS; about.n_models++)
         about.models[about.n_models] = w->catalogue->models[about.n_models]->about; /* borrowed */

@@ -256,8 +256,8 @@ static enum rf_code paper_gelu_mul(void *self, const struct rf_tensor *y, const 
     return counted(err);
 }
 
-static enum rf_code paper_embed(void *self, const struct rf_tensor *y, const struct rf_tensor *table, const int32_t *ids,
-                                int64_t n, struct rf_err *err)
+static enum rf_code paper_embed(void *self, const struct rf_tensor *y, const struct rf_tensor *table,
+                                const int32_t *ids, int64_t n, struct rf_err *err)
 {
     check(y, false);
     check(table, true);
@@ -293,8 +293,8 @@ static enum rf_code paper_fill(void *self, const struct rf_tensor *y, float valu
     return counted(err);
 }
 
-static enum rf_code paper_conv(void *self, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
-                               const struct rf_conv_opts *opts, struct rf_err *err)
+static enum rf_code paper_conv(void *self, const struct rf_tensor *y, const struct rf_tensor *x,
+                               const struct rf_conv *w, const struct rf_conv_opts *opts, struct rf_err *err)
 {
     check(y, false);
     check(x, false);

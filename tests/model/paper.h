@@ -1,6 +1,6 @@
-/* A device that exists on paper: it hands out addresses instead of memory and computes nothing, but knows what is allocated
- * and what is on its way. So a full-size run can be walked through anywhere, and every op checked for reading weights that
- * have left, or have not come yet.
+/* A device that exists on paper: it hands out addresses instead of memory and computes nothing, but knows what is
+ * allocated and what is on its way. So a full-size run can be walked through anywhere, and every op checked for
+ * reading weights that have left, or have not come yet.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_TESTS_MODEL_PAPER_H
 #define RF_TESTS_MODEL_PAPER_H

@@ -97,7 +97,8 @@ static void rows_in_chunks_give_the_same_bits(void **state)
     RF_AUTO(rf_free) float *want = reference();
     struct expert x = expert_open(false, 0);
     const struct rf_dit_layout layouts[] = {RF_DIT_SMALL, {.ffn_rows = 768, .keep_text = true},
-                                            {.query_rows = 384, .keep_text = true}, {.query_rows = 768, .ffn_rows = 384}};
+                                            {.query_rows = 384, .keep_text = true},
+                                            {.query_rows = 768, .ffn_rows = 384}};
     for (size_t i = 0; i < RF_COUNT_OF(layouts); i++) {
         RF_AUTO(rf_free) float *got = run(&x, layouts[i], false);
         assert_memory_equal(got, want, N * sizeof *got);

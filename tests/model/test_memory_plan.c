@@ -276,7 +276,7 @@ static void a_neighbour_that_takes_memory_is_planned_around_or_told(void **state
     struct rf_err err;
     assert_int_equal(run(&f, &p, &info, &err), RF_OK);
     int64_t alone = info.peak_bytes;
-    paper.taken_by_others = paper.total_bytes - FIXED - paper.used_bytes - 10 * MIB; /* it took nearly all that was free */
+    paper.taken_by_others = paper.total_bytes - FIXED - paper.used_bytes - 10 * MIB; /* nearly all that was free */
     assert_int_equal(run(&f, &p, &info, &err), RF_OK);
     assert_true(info.peak_bytes < alone);
     paper.taken_by_others = paper.total_bytes - FIXED - paper.used_bytes; /* nothing is free any more */

@@ -1,5 +1,5 @@
-/* A management library with one card, at 00000000:18:00.0: what it tells is in FAKE_NVML, "used MiB,load,celsius,milliwatts",
- * a field that is empty is refused. SPDX-License-Identifier: Apache-2.0 */
+/* A management library with one card, at 00000000:18:00.0: what it tells is in FAKE_NVML, "used
+ * MiB,load,celsius,milliwatts", a field that is empty is refused. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -51,8 +51,8 @@ struct rf_engine_config {
                               as attention8.h says; the rest stays exact. NULL: exact */
     int n_threads;       /* CPU threads; 0: one per core */
     int64_t budget_bytes; /* device memory this engine may use; 0: all that is free */
-    bool separate_memory; /* CPU, for tests: behave as a device that cannot read host memory (rf_engine_is_host() false),
-                             so that weights are copied, streamed and counted as on a GPU */
+    bool separate_memory; /* CPU, for tests: behave as a device that cannot read host memory, so that weights are
+                             copied, streamed and counted as on a GPU; rf_engine_is_host() is then false */
 };
 
 /*   RF_ERR_INVALID  a word in the configuration is unknown; the message lists the known ones
@@ -71,8 +71,9 @@ enum rf_code rf_engine_sync(struct rf_engine *e, struct rf_err *err);
 
 /* ---- memory ---- */
 
-/* What the engine holds of the device, in bytes: what the backend took when it opened (`fixed`: workspace, scratch), and
- * that plus all arenas: now, and at the most since rf_engine_reset_peak(). The driver's own context is not in it. */
+/* What the engine holds of the device, in bytes: what the backend took when it opened (`fixed`: workspace, scratch),
+ * and that plus all arenas: now, and at the most since rf_engine_reset_peak(). The driver's own context is not in it.
+ * */
 int64_t rf_engine_fixed_bytes(const struct rf_engine *e);
 int64_t rf_engine_held_bytes(const struct rf_engine *e);
 int64_t rf_engine_peak_bytes(const struct rf_engine *e);
@@ -107,8 +108,8 @@ bool rf_engine_is_host(const struct rf_engine *e);
 enum rf_code rf_host_alloc(struct rf_engine *e, int64_t size_bytes, void **ret_data, struct rf_err *err);
 void rf_host_free(struct rf_engine *e, void *data);
 
-/* Fill: begins to copy `host` (from rf_host_alloc(), unchanged until the wait's ops have run) into `t`, once the ops before
- * the slot's last release are done. Wait: ops from here on see it. Release: no op from here on reads it. */
+/* Fill: begins to copy `host` (from rf_host_alloc(), unchanged until the wait's ops have run) into `t`, once the ops
+ * before the slot's last release are done. Wait: ops from here on see it. Release: no op from here on reads it. */
 void rf_slot_fill(struct rf_engine *e, int slot, const struct rf_tensor *t, const void *host);
 void rf_slot_wait(struct rf_engine *e, int slot);
 void rf_slot_release(struct rf_engine *e, int slot);

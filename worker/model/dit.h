@@ -1,5 +1,5 @@
-/* The transformer ("expert"): latent, timestep and text features in, velocity out. Wan2.1/2.2 of any width and depth; the
- * configuration is read from the tensors' shapes. Shapes at every arrow: NOTES.md.
+/* The transformer ("expert"): latent, timestep and text features in, velocity out. Wan2.1/2.2 of any width and depth;
+ * the configuration is read from the tensors' shapes. Shapes at every arrow: NOTES.md.
  *
  * What does not change is computed once: the text path and the cross-attention's keys and values once per prompt and
  * expert (struct rf_dit_context), the modulation rows once per timestep, the rotary table once per latent size. All
@@ -33,8 +33,8 @@ int64_t rf_dit_globals_bytes(const struct rf_dit *d);
 int64_t rf_dit_block_bytes(const struct rf_dit *d);
 
 /* Puts the weights where they belong when n_streamed blocks are in host memory and the others on the device; moves only
- * what is elsewhere. Which blocks: rf_memory_plan_streams(). `vacate` gives back the device memory of blocks that are to
- * be streamed and takes none: call it for all experts before placing any.
+ * what is elsewhere. Which blocks: rf_memory_plan_streams(). `vacate` gives back the device memory of blocks that are
+ * to be streamed and takes none: call it for all experts before placing any.
  *   RF_ERR_NO_MEMORY  device or host memory is short; placing again goes on from here */
 void rf_dit_vacate(struct rf_dit *d, int n_streamed);
 enum rf_code rf_dit_place(struct rf_dit *d, int n_streamed, struct rf_err *err);
@@ -66,13 +66,13 @@ int64_t rf_dit_context_bytes_for(const struct rf_dit_config *c, enum rf_dtype ac
 int64_t rf_dit_context_peak_bytes_for(const struct rf_dit_config *c, enum rf_dtype act,
                                       const struct rf_dit_layout *layout, int64_t text_len);
 
-/* text [text_len, text_dim] F32 (or the engine's activation type): the text encoder's output, zero rows after the prompt;
- * all rows are attended to, the zero ones too. */
+/* text [text_len, text_dim] F32 (or the engine's activation type): the text encoder's output, zero rows after the
+ * prompt; all rows are attended to, the zero ones too. */
 struct rf_dit_context rf_dit_context_make(struct rf_dit *d, struct rf_arena *arena, const struct rf_tensor *text,
                                           struct rf_dit_layout layout);
 
-/* Slots through which the streamed blocks of both experts pass, one ahead of the compute. A plain value whose memory is the
- * arena's; zero but for `slot` at first. */
+/* Slots through which the streamed blocks of both experts pass, one ahead of the compute. A plain value whose memory
+ * is the arena's; zero but for `slot` at first. */
 struct rf_dit_stream {
     struct rf_tensor slot[RF_COPY_SLOTS]; /* as large as the largest streamed block */
     struct {
@@ -83,8 +83,8 @@ struct rf_dit_stream {
     const struct rf_dit *next;            /* set before a pass: whose blocks come after its own; NULL: nobody's */
 };
 
-/* Everything a forward pass needs besides weights and context, for latents [C, T, h, w]. Made once, used for every step of
- * every expert of the same configuration. A plain value whose memory is the arena's. */
+/* Everything a forward pass needs besides weights and context, for latents [C, T, h, w]. Made once, used for every
+ * step of every expert of the same configuration. A plain value whose memory is the arena's. */
 struct rf_dit_scratch {
     int64_t t, hp, wp, n_tokens, ffn_rows, query_rows;
     struct rf_tensor freqs;                        /* [tokens, 64, 2] F32 */

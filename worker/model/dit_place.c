@@ -59,7 +59,8 @@ void rf_dit_unplace(struct rf_dit *d)
     rf_free(&d->pieces);
 }
 
-/* Device memory of the block's largest size, so that what a plan adds up is what is taken whatever a block's own size. */
+/* Device memory of the block's largest size, so that what a plan adds up is what is taken whatever a block's own size.
+ * */
 static enum rf_code take_device(struct rf_dit *d, int index, struct rf_err *err)
 {
     struct rf_dit_piece *piece = &d->pieces[index];
@@ -117,7 +118,8 @@ enum rf_code rf_dit_place(struct rf_dit *d, int n_streamed, struct rf_err *err)
     for (int i = 0; i < n && rc == RF_OK; i++)
         rc = place(d, i, rf_memory_plan_streams(n_streamed, n, i), err);
     d->n_streamed = n_streamed;
-    enum rf_code done = rf_engine_sync(d->e, rc == RF_OK ? err : NULL); /* uploads still under way read the mapped file */
+    /* Uploads still under way read the mapped file. */
+    enum rf_code done = rf_engine_sync(d->e, rc == RF_OK ? err : NULL);
     return rc == RF_OK ? done : rc;
 }
 

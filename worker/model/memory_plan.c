@@ -1,5 +1,5 @@
-/* See memory_plan.h. Every combination of what can be traded is tried (some ten thousand, in well under a millisecond each
- * hundred), so that the choice needs no cleverness and cannot miss a plan that fits.
+/* See memory_plan.h. Every combination of what can be traded is tried (some ten thousand, in well under a millisecond
+ * each hundred), so that the choice needs no cleverness and cannot miss a plan that fits.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/model/memory_plan.h"
 
@@ -204,8 +204,9 @@ enum rf_code rf_memory_plan_make(const struct rf_memory_facts *facts, const stru
     search(&s);
     if (!s.found) { /* rounded up, so that the number that is read is one that works */
         double least = ceil((double)rf_memory_plan_least(facts, request) / 0x1p30 * 100) / 100;
-        return rf_fail(err, RF_ERR_NO_MEMORY, "%dx%d, %d frames need at least %.2f GiB of device memory; %.2f are there",
-                       request->width, request->height, request->n_frames, least, floor((double)budget / 0x1p30 * 100) / 100);
+        double there = floor((double)budget / 0x1p30 * 100) / 100;
+        return rf_fail(err, RF_ERR_NO_MEMORY, "%dx%d, %d frames need at least %.2f GiB of device memory; %.2f are "
+                       "there", request->width, request->height, request->n_frames, least, there);
     }
     *ret_plan = s.best;
     return RF_OK;

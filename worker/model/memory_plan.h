@@ -1,11 +1,12 @@
-/* The memory plan: what lies where for one run under a budget, and the peak that follows. Pure arithmetic: no device, no
- * file, no clock. docs/design.md, part 8.
+/* The memory plan: what lies where for one run under a budget, and the peak that follows. Pure arithmetic: no device,
+ * no file, no clock. docs/design.md, part 8.
  *
- * A run takes from the engine, in this order: what the backend itself holds (`fixed`), the weights that stay (`weights`),
- * what lives through the run (`base`), and one after the other the text encoder, the start image, the sampling and the
- * decoding. What does not fit is traded against time, cheapest first: fewer rows of the hidden layer at once, keys and
- * values of the text made anew per block, queries in row chunks, blocks of the experts and of the text encoder kept in
- * host memory and copied in one ahead of the compute, the VAE in single frames. The numbers that come out are the same.
+ * A run takes from the engine, in this order: what the backend itself holds (`fixed`), the weights that stay
+ * (`weights`), what lives through the run (`base`), and one after the other the text encoder, the start image, the
+ * sampling and the decoding. What does not fit is traded against time, cheapest first: fewer rows of the hidden layer
+ * at once, keys and values of the text made anew per block, queries in row chunks, blocks of the experts and of the
+ * text encoder kept in host memory and copied in one ahead of the compute, the VAE in single frames. The numbers that
+ * come out are the same.
  *
  * Among all plans that fit the one with the least `slowdown` is taken, so a larger budget is never slower.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -47,7 +48,7 @@ struct rf_memory_plan {
     bool keep_text_encoder;      /* false: its layers come in one by one and leave */
     int n_streamed[RF_N_EXPERTS]; /* blocks that are in host memory; which: rf_memory_plan_streams() */
     int64_t slot;                /* bytes of one device copy of a streamed block; 0: none is needed */
-    int64_t fixed, weights, base, text, encode_image, sample, decode; /* bytes; slots of streamed blocks are in sample */
+    int64_t fixed, weights, base, text, encode_image, sample, decode; /* bytes; sample has the slots */
     int64_t peak;                /* fixed + weights + base + the largest of the four */
     int64_t host;                /* pinned host memory of the streamed blocks */
     double slowdown;             /* expected, as a fraction of the time with everything resident; for choosing only */

@@ -76,7 +76,8 @@ struct rf_generate_listener {
 /* Bytes of memory that a run with these params needs at its peak, weights included. */
 int64_t rf_model_peak_bytes(const struct rf_model *m, const struct rf_generate_params *params);
 
-/* What lies where in a run with these params under the engine's budget (worker/model/memory_plan.h), without starting it.
+/* What lies where in a run with these params under the engine's budget (worker/model/memory_plan.h), without starting
+ * it.
  *   RF_ERR_NO_MEMORY  no plan fits; the message names the smallest budget that would do */
 struct rf_memory_plan;
 enum rf_code rf_model_plan(const struct rf_model *m, const struct rf_generate_params *params,

@@ -124,7 +124,8 @@ void rf_run_facts(const struct rf_model *m, const struct rf_generate_params *p, 
         .n_text_layers = rf_umt5_n_layers(m->umt5),
         .text_scratch = rf_umt5_scratch_bytes(m->umt5, RF_TEXT_TOKENS),
         .vae_weights = m->vae_bytes,
-        .encode_image = {rf_condition_bytes(m->vae, h, w, RF_VAE_FRAMES), rf_condition_bytes(m->vae, h, w, RF_VAE_SLICED)},
+        .encode_image = {rf_condition_bytes(m->vae, h, w, RF_VAE_FRAMES),
+                         rf_condition_bytes(m->vae, h, w, RF_VAE_SLICED)},
         .decode = {rf_vae_decoder_bytes(m->vae, h, w, 1), rf_vae_decoder_bytes(m->vae, h, w, RF_VAE_SLICED)},
         .fixed = rf_engine_fixed_bytes(m->engine),
     };
@@ -309,8 +310,8 @@ static enum rf_code tell_step(struct run *r, enum rf_stage stage, int done, int 
 }
 
 /* One pass, told which expert's blocks to bring in at its end. */
-static void forward(struct run *r, struct sampling *s, enum rf_expert which, bool last, const struct rf_dit_context *text,
-                    int step, const struct rf_tensor *velocity)
+static void forward(struct run *r, struct sampling *s, enum rf_expert which, bool last,
+                    const struct rf_dit_context *text, int step, const struct rf_tensor *velocity)
 {
     struct rf_model *m = r->m;
     bool switches = which == RF_EXPERT_HIGH && r->p->switch_step < r->p->n_steps;

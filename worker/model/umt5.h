@@ -20,14 +20,14 @@ enum rf_code rf_umt5_open_unplaced(struct rf_engine *e, const char *path, struct
                                    struct rf_err *err);
 void rf_umt5_close(struct rf_umt5 **umt5);
 
-/* Weights in the engine's memory: outside the layers, and the largest layer. 0 where the mapped file is read in place. The
- * embedding is never there: the few rows that a prompt needs come from the file. */
+/* Weights in the engine's memory: outside the layers, and the largest layer. 0 where the mapped file is read in place.
+ * The embedding is never there: the few rows that a prompt needs come from the file. */
 int64_t rf_umt5_globals_bytes(const struct rf_umt5 *u);
 int64_t rf_umt5_layer_bytes(const struct rf_umt5 *u);
 int rf_umt5_n_layers(const struct rf_umt5 *u);
 
-/* keep: all layers are on the device from here on. Otherwise they leave it, and encoding brings them in one by one: slower,
- * rf_umt5_layer_bytes() more while it runs. `vacate` gives back what the layers have and takes nothing.
+/* keep: all layers are on the device from here on. Otherwise they leave it, and encoding brings them in one by one:
+ * slower, rf_umt5_layer_bytes() more while it runs. `vacate` gives back what the layers have and takes nothing.
  *   RF_ERR_NO_MEMORY  the device is short; placing again goes on from here */
 void rf_umt5_vacate(struct rf_umt5 *u);
 enum rf_code rf_umt5_place(struct rf_umt5 *u, bool keep, struct rf_err *err);

@@ -126,7 +126,8 @@ static enum rf_code place_floats(struct rf_weights *w, const float *host, enum r
 static enum rf_code place_entry(struct rf_weights *w, const struct rf_st_entry *entry, int n_dims, const int64_t *shape,
                                 struct rf_tensor *ret_tensor, struct rf_err *err)
 {
-    if (w->place == RF_PLACE_MAP && rf_engine_is_host(w->e) && (uintptr_t)entry->data % rf_dtype_size(entry->dtype) == 0) {
+    bool aligned = (uintptr_t)entry->data % rf_dtype_size(entry->dtype) == 0;
+    if (w->place == RF_PLACE_MAP && rf_engine_is_host(w->e) && aligned) {
         *ret_tensor = (struct rf_tensor){.data = (void *)entry->data, .dtype = entry->dtype, .n_dims = n_dims};
         memcpy(ret_tensor->shape, shape, (size_t)n_dims * sizeof *shape);
         return RF_OK;

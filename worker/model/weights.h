@@ -1,8 +1,8 @@
 /* Weights by name and shape: from a checkpoint file into what the ops take.
  *
  * Finds the key prefix (`model.diffusion_model.`, `diffusion_model.`, none), decides each tensor's format on its own
- * (F32, F16, BF16, scaled FP8 by a `scale_weight` or `weight_scale` key, plain FP8), repacks convolutions, attaches LoRA
- * branches. On an engine that reads host memory, linear weights stay in the mapped file.
+ * (F32, F16, BF16, scaled FP8 by a `scale_weight` or `weight_scale` key, plain FP8), repacks convolutions, attaches
+ * LoRA branches. On an engine that reads host memory, linear weights stay in the mapped file.
  * Every failure is RF_ERR_FORMAT naming file and tensor, with the shape found and the shape wanted.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_MODEL_WEIGHTS_H
@@ -18,8 +18,8 @@ enum rf_code rf_weights_open(struct rf_engine *e, const char *path, struct rf_we
                              struct rf_err *err);
 void rf_weights_close(struct rf_weights **w);
 
-/* Where that goes which is fetched from here on, until told otherwise: so that a network's block can be measured first, then
- * put in one piece, and put elsewhere later by fetching it again.
+/* Where that goes which is fetched from here on, until told otherwise: so that a network's block can be measured
+ * first, then put in one piece, and put elsewhere later by fetching it again.
  *   MAP      the default: pieces of the engine's memory as needed, none where the engine reads the mapped file
  *   MEASURE  nowhere: tensors have a shape and count as present, their data is not to be used. No data is read
  *   DEVICE   `memory`, a piece of the engine's of size_bytes: uploads begin, the next sync reports failures
@@ -35,8 +35,8 @@ const struct rf_safetensors *rf_weights_file(const struct rf_weights *w);
 const struct rf_st_entry *rf_weights_entry(const struct rf_weights *w, const char *name);
 
 /* `<name>.weight` [out, in] (dimensions after the first are taken together: 1x1 convolutions and the patch embedding
- * [dim, C, 1, 2, 2] are linears too), its scale, `<name>.bias` [out] when has_bias. out or in 0: take what the file says.
- * LoRA branches of open LoRA files attach. */
+ * [dim, C, 1, 2, 2] are linears too), its scale, `<name>.bias` [out] when has_bias. out or in 0: take what the file
+ * says. LoRA branches of open LoRA files attach. */
 enum rf_code rf_weights_linear(struct rf_weights *w, const char *name, int64_t out, int64_t in, bool has_bias,
                                struct rf_linear *ret_linear, struct rf_err *err);
 

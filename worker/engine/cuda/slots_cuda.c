@@ -1,5 +1,6 @@
-/* Weights on their way: pinned host memory, a stream for copies beside the compute, and two events per slot that keep the
- * two in order. `filled`: the copy is done, compute may read. `released`: compute is done, the next copy may overwrite.
+/* Weights on their way: pinned host memory, a stream for copies beside the compute, and two events per slot that keep
+ * the two in order. `filled`: the copy is done, compute may read. `released`: compute is done, the next copy may
+ * overwrite.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cuda/cuda_private.h"
 
