@@ -312,7 +312,8 @@ class FakeFarm:
         states = [j["state"] for j in self.jobs.values()]
         return {"object": "queue", "paused": self.paused, "tasks_leased": states.count("in_progress"),
                 "workers": len(self.workers), "disk": self.disk,
-                "last_hour": {s: states.count(s) for s in FINISHED},
+                "last_hour": {s: sum(j["state"] == s and j["finished_at"] > self.now() - 3600 for j in self.jobs.values())
+                              for s in FINISHED},
                 "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
 
 

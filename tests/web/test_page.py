@@ -536,10 +536,21 @@ def test_farm_page_shows_workers_their_task_and_last_errors(page):
 
 
 def test_farm_page_shows_temperature_where_the_device_has_one(page):
-    page.farm.workers[0]["device"]["temperature_c"] = 61.4
+    page.farm.workers[0]["device"].update(temperature_c=61.4, memory_used_bytes=5 * 2**30, utilization=0.98, power_w=412.3)
     page.open("/#/farm")
-    page.says(".worker:nth-child(1) .device", "61 °C")
+    page.says(".worker:nth-child(1) .device", "5 GiB of 25 GiB · f32 · 61 °C · 98 % busy · 412 W")
     assert "°C" not in page.text(".worker:nth-child(2) .device")
+
+
+def test_farm_page_counts_the_last_hour_exactly_and_claims_no_more_than_it_read(page):
+    for i in range(101):
+        page.farm.add(f"number {i}", state="completed", age=300 - i)
+    page.farm.add("too large", state="failed", age=100)
+    page.farm.add("long ago", state="completed", age=5000)
+    page.open("/#/farm")
+    page.until(lambda: page.text("#figures div:first-child") == "101\nin the last hour")
+    assert page.js("return document.querySelector('#figures div').title") == "1 failed, 0 cancelled"
+    page.until(lambda: "at least" in page.js("return document.querySelector('#hours .columns').lastChild.title"))
 
 
 def test_farm_page_shows_the_disk_and_says_when_it_is_low(page):

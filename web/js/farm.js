@@ -1,10 +1,11 @@
 /* The farm page: asks for what it shows while it is seen. Loaded when first opened.
- * Figures come from the last hundred completed jobs, so the page costs the farm one list.
+ * Figures come from the last hundred completed or failed jobs, so the page costs the farm one list; only the last hour is
+ * counted by the farm itself.
  * SPDX-License-Identifier: Apache-2.0 */
 import * as api from './api.js';
 import {$, h, setText} from './dom.js';
 import {diskSection, figuresSection, updateFigures} from './figures.js';
-import {on} from './store.js';
+import {endOf, on} from './store.js';
 import {updateWorkers, workersSection} from './workers.js';
 
 const root = $('#farm');
@@ -50,6 +51,6 @@ async function poll() {
 export function update() {
   if (!shown) return;
   updateWorkers(workers, done ?? [], poll);
-  updateFigures(done ?? []);
+  updateFigures(done ?? [], done?.length === READ ? endOf(done.at(-1)) : 0);
   setText($('#version'), version ? `framefarm ${version}` : '');
 }

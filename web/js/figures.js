@@ -46,15 +46,16 @@ function showColumns(figure, bars) {
   setText($('.most', figure), `, at most ${Number.isInteger(top) ? top : top.toFixed(2)}`);
 }
 
-function showHours(ended, now) {
+function showHours(ended, now, since) {
   const hours = Array(HOURS).fill(0);
   for (const v of ended) {
     const i = HOURS - 1 - Math.floor((now - endOf(v)) / HOUR);
     if (i >= 0 && i < HOURS) hours[i]++;
   }
   const at = i => clock(now - (HOURS - i) * HOUR);
+  const whole = i => now - (HOURS - i) * HOUR >= since; // an hour of which all videos were read
   showColumns($('#hours'), hours.map((value, i) =>
-    ({id: i, value, title: `${at(i)} to ${at(i + 1)}: ${plural(value, 'video')}`})));
+    ({id: i, value, title: `${at(i)} to ${at(i + 1)}: ${whole(i) ? '' : 'at least '}${plural(value, 'video')}`})));
 }
 
 const paceOf = v => workSeconds(v) / v.num_frames;
@@ -96,18 +97,18 @@ function showDisk() {
     ['kept free', bytes(disk.floor_bytes), exactBytes(disk.floor_bytes)]]);
 }
 
-/* videos: finished ones, newest first. */
-export function updateFigures(videos) {
+/* videos: finished ones, newest first; since: all that ended from then on are among them (0: all there are). */
+export function updateFigures(videos, since) {
   const now = nowSeconds(), ended = videos.filter(v => v.state === 'completed' && workSeconds(v) && v.num_frames);
-  const lastHour = ended.filter(v => now - endOf(v) < HOUR).length;
+  const hour = farm.queue.last_hour ?? {completed: 0, failed: 0, cancelled: 0};
   const pace = median(ended.map(paceOf));
   const wait = median(ended.filter(v => v.started_at).map(v => v.started_at - v.created_at));
   showFacts($('#figures'), [
-    ['in the last hour', `${lastHour}`, plural(lastHour, 'video')],
+    ['in the last hour', hour.completed.toLocaleString('en'), `${hour.failed} failed, ${hour.cancelled} cancelled`],
     ['waiting', farm.waitingTotal.toLocaleString('en'), plural(farm.waitingTotal, 'job')],
     ['per frame', pace ? duration(pace) : '–', pace ? `${pace.toFixed(3)} s` : null],
     ['usual wait', wait == null ? '–' : duration(wait), wait == null ? null : `${wait} s`]]);
-  showHours(ended, now);
+  showHours(ended, now, since);
   showPaces(ended);
   showShares(ended);
   showDisk();

@@ -64,9 +64,14 @@ function update(el, w, videos) {
 
 function updateDevice(el, w) {
   const d = w.device ?? {}, models = (w.models ?? []).map(m => m.title ?? m.name ?? m).join(', ');
-  setText(el, [d.name, d.memory_bytes ? gib(d.memory_bytes) : null, d.precision,
-    d.temperature_c == null ? null : `${Math.round(d.temperature_c)} °C`, models].filter(Boolean).join(' · '));
-  el.title = [d.memory_bytes && `${d.memory_bytes.toLocaleString('en')} bytes of memory`, w.host && `on ${w.host}`,
+  const memory = d.memory_bytes && (d.memory_used_bytes == null ? gib(d.memory_bytes)
+    : `${gib(d.memory_used_bytes)} of ${gib(d.memory_bytes)}`);
+  const gauge = (value, words) => value == null ? null : words(value);
+  setText(el, [d.name, memory, d.precision, gauge(d.temperature_c, t => `${Math.round(t)} °C`),
+    gauge(d.utilization, u => `${Math.round(100 * u)} % busy`), gauge(d.power_w, p => `${Math.round(p)} W`), models]
+    .filter(Boolean).join(' · '));
+  el.title = [gauge(d.memory_used_bytes, n => `${n.toLocaleString('en')} bytes of memory in use`),
+    d.memory_bytes && `${d.memory_bytes.toLocaleString('en')} bytes of memory`, w.host && `on ${w.host}`,
     w.pid && `process ${w.pid}`, w.build && `version ${w.build}`].filter(Boolean).join(', ');
 }
 
