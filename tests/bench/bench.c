@@ -55,28 +55,30 @@ double rf_bench_sync_rate(const struct rf_bench *b)
 
 /* ---- the table ---- */
 
+/* Markdown, and still columns on a terminal. */
 void rf_bench_header(void)
 {
-    printf("%-32s %6s %10s %8s %8s %8s %9s %8s %8s %6s\n", "what", "peers", "per s", "p50 ms", "p99 ms", "max ms",
-           "cpu us ea", "rss MiB", "syncs/s", "load");
+    printf("| %-36s | %5s | %7s | %7s | %7s | %7s | %7s | %5s | %7s | %4s |\n", "what", "peers", "per s", "p50 ms", "p99 ms", "max ms",
+           "cpu us", "MiB", "syncs/s", "load");
+    puts("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
 }
 
 void rf_bench_row(const struct rf_bench *b, const char *what, int n_peers, int64_t n, double seconds,
                   const struct rf_hist *h, int64_t n_all, struct rf_use before, double syncs)
 {
     struct rf_use after = rf_bench_use(b);
-    printf("%-32s %6d %10.0f %8.2f %8.2f %8.2f ", what, n_peers, (double)n / seconds, rf_hist_at(h, 0.5) * 1e3,
+    printf("| %-36s | %5d | %7.0f | %7.2f | %7.2f | %7.2f ", what, n_peers, (double)n / seconds, rf_hist_at(h, 0.5) * 1e3,
            rf_hist_at(h, 0.99) * 1e3, h->max_s * 1e3);
     if (n_all > 0)
-        printf("%9.1f ", (after.cpu_s - before.cpu_s) / (double)n_all * 1e6);
+        printf("| %7.1f ", (after.cpu_s - before.cpu_s) / (double)n_all * 1e6);
     else
-        printf("%9s ", "");
-    printf("%8.1f ", after.rss_bytes / (1 << 20));
+        printf("| %7s ", "");
+    printf("| %5.0f ", after.rss_bytes / (1 << 20));
     if (syncs > 0)
-        printf("%8.0f ", syncs);
+        printf("| %7.0f ", syncs);
     else
-        printf("%8s ", "");
-    printf("%6.1f\n", rf_bench_load());
+        printf("| %7s ", "");
+    printf("| %4.1f |\n", rf_bench_load());
     fflush(stdout);
 }
 

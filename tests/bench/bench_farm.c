@@ -193,7 +193,7 @@ void rf_bench_farm(struct rf_bench *b, int n_workers)
     double start = rf_bench_now();
     struct rf_use idle = rf_bench_use(b);
     rf_bench_workers(b, "farm-", n_workers, ids);
-    printf("%d workers registered in %.1f s\n", n_workers, rf_bench_now() - start);
+    fprintf(stderr, "%d workers registered in %.1f s\n", n_workers, rf_bench_now() - start);
     rf_bench_fill(b, (int64_t)(BUSY_SHARE * n_workers));
     f->load = rf_load_create(b->port);
     double ramp_s = n_workers / 2000.0;
@@ -225,7 +225,7 @@ void rf_bench_farm(struct rf_bench *b, int n_workers)
     row(b, "farm: submit", N_SUBMITTERS, &f->submit, took);
     row(b, "farm: work handed over", n_workers, &f->handed, took);
     double share = (after.cpu_s - before.cpu_s) / took;
-    printf("%lld workers busy at the end, %lld leases given, %lld lost wrongly, %lld sent late by this program; "
+    printf("\n%lld workers busy at the end, %lld leases given, %lld lost wrongly, %lld sent late by this program; "
            "server: %.0f %% of a core, %.0f MiB (%.1f KiB a worker)\n", (long long)f->n_busy, (long long)f->n_leased,
            (long long)f->n_lost, (long long)f->n_late, share * 100, after.rss_bytes / (1 << 20),
            (after.rss_bytes - idle.rss_bytes) / 1024 / n_workers);

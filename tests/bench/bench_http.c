@@ -152,7 +152,7 @@ static void run_pairs(struct rf_bench *b, int n, bool bare)
                       .next = lease_or_complete, .check = check_pair, .n_peers = n,
                       .lanes = rf_new_array(struct lane, (size_t)n)};
     rf_bench_workers(b, "pair-", n, ids);
-    rf_bench_fill(b, (int64_t)((b->seconds + 1) * 8000)); /* two tasks a job */
+    rf_bench_fill(b, (int64_t)((b->seconds + 1) * 12000)); /* two tasks a job */
     for (int i = 0; i < n; i++)
         memcpy(g.lanes[i].worker_id, ids[i], sizeof *ids);
     measure(b, &g, true);
