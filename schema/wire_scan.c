@@ -58,8 +58,10 @@ static bool word(struct scan *s, const char **ret_word, size_t *ret_n)
         p++;
     *ret_word = s->at;
     *ret_n = (size_t)(p - s->at);
+    if (*p != '"')
+        return not_plain(s); /* and stay: it may be the end of the text */
     s->at = p + 1;
-    return *p == '"' || not_plain(s);
+    return true;
 }
 
 static bool word_into(struct scan *s, char *to, size_t size)

@@ -24,7 +24,8 @@ SHIMS = pathlib.Path(os.environ.get("FRAMEFARM_FAULT_SHIMS", "."))
 def shim(name):
     found = sorted(SHIMS.glob("*%s.so" % name))
     assert found, "no %s.so in '%s': build it and name its folder in FRAMEFARM_FAULT_SHIMS" % (name, SHIMS)
-    return str(found[0].resolve())
+    # A sanitizer's run time must come before all else; its calls go on to the shim, as the real ones would to libc.
+    return ":".join([*os.environ.get("FRAMEFARM_SANITIZER", "").split(), str(found[0].resolve())])
 
 
 class Weather:
