@@ -203,10 +203,12 @@ enum rf_code rf_memory_plan_make(const struct rf_memory_facts *facts, const stru
     s.budget = budget;
     search(&s);
     if (!s.found) { /* rounded up, so that the number that is read is one that works */
-        double least = ceil((double)rf_memory_plan_least(facts, request) / 0x1p30 * 100) / 100;
-        double there = floor((double)budget / 0x1p30 * 100) / 100;
-        return rf_fail(err, RF_ERR_NO_MEMORY, "%dx%d, %d frames need at least %.2f GiB of device memory; %.2f are "
-                       "there", request->width, request->height, request->n_frames, least, there);
+        int64_t least = rf_memory_plan_least(facts, request);
+        bool large = least >= (int64_t)1 << 30;
+        double unit = large ? 0x1p30 : 0x1p20;
+        return rf_fail(err, RF_ERR_NO_MEMORY, "%dx%d, %d frames need at least %.2f %s of device memory; %.2f are there",
+                       request->width, request->height, request->n_frames, ceil((double)least / unit * 100) / 100,
+                       large ? "GiB" : "MiB", floor((double)budget / unit * 100) / 100);
     }
     *ret_plan = s.best;
     return RF_OK;

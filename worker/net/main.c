@@ -46,7 +46,7 @@ static const char usage[] =
     "      --size WxH --frames N      832x1216 and 81 when left out\n"
     "      --device, --precision, --threads   as above\n"
     "      --attention exact|8bit     exact when left out\n"
-    "      --vram 24G                 device memory it may use, default all\n"
+    "      --vram 24G                 device memory it may use, default FRAMEFARM_VRAM or all\n"
     "      --separate-memory          the CPU as a device that must copy weights, to try --vram\n"
     "      --layers N --dim N         a smaller transformer (default 40, 5120), text encoder and VAE with it\n"
     "      --steps N --repeat N       steps of a job (4), measured runs after the warm-up (3)\n"
@@ -376,6 +376,11 @@ int main(int argc, char **argv)
     struct rf_net_options o = {.tolerance = 1e-4, .device = "cpu", .shift = 5};
     const struct command *command = NULL;
     int code;
+    const char *vram = getenv("FRAMEFARM_VRAM"); /* as for the worker; --vram wins */
+    if (vram != NULL && vram[0] != '\0' && !read_bytes(vram, &o.vram_bytes)) {
+        complain("not a size in FRAMEFARM_VRAM:", vram);
+        return EXIT_TROUBLE;
+    }
     if (!read_command_line(argc, argv, &o, &command, &code))
         return code;
     RF_AUTO(finish_result) struct rf_net_result result = {0};
