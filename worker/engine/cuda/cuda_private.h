@@ -34,7 +34,8 @@ struct rf_lt_args {
     int64_t batch, stride_a, stride_b, stride_d; /* batch 0 means 1 */
     float alpha, beta;
     const float *alpha_on_device; /* used instead of alpha when not NULL; beta must then be 0 */
-    const void *bias;             /* [m] of d's type, or NULL; with gelu: after the bias */
+    const float *a_scale, *b_scale; /* [m] and [n], both or neither; fp8 products on Hopper only */
+    const void *bias;             /* [m] of d's type (bf16 in fp8 products), or NULL; with gelu: after the bias */
     bool gelu;
 };
 

@@ -74,6 +74,10 @@ struct rf_epilogue {
 };
 /* y = act(d * row_scale * col_scale + branch + bias), or its gated sum. y may be d. */
 cudaError_t rf_launch_epilogue(cudaStream_t stream, const struct rf_epilogue *e);
+/* What the library's fp8 product takes in place of that epilogue: scale[o] = col_scale * gate, bias (bf16) = bias * gate;
+ * col_scale, gate and bias may be NULL (1, 1, 0). */
+cudaError_t rf_launch_fold(cudaStream_t stream, float *scale, void *folded_bias, const float *col_scale,
+                           bool col_scale_is_one, const float *bias, const float *gate, int64_t out);
 /* d [rows, out] F32 (or bf16) = x w^T; accumulate: added to d, with alpha. */
 cudaError_t rf_launch_linear_plain(cudaStream_t stream, void *d, int d_type, const void *x, int x_type, int64_t ldx,
                                    const void *w, int w_type, float alpha, bool accumulate, int64_t rows, int64_t in,

@@ -23,6 +23,8 @@ struct linear_job {
     struct rf_lora_weight lora[RF_MAX_LORAS];
     void *d, *branch, *inner, *quantised; /* [chunk, out], [chunk, out], [chunk, rank], [chunk, in] */
     float *row_scale;
+    float *col_scale;                     /* [out], with the gate in it: the library's fp8 product does the whole layer */
+    void *folded_bias;                    /* [out] bf16, likewise */
     int64_t chunk;
 };
 
@@ -120,6 +122,37 @@ static enum rf_code add_branches(struct linear_job *j, const void *x, int64_t n,
     return rc;
 }
 
+/* Hopper's fp8 product scales rows and columns itself. The gate goes into the columns' scale, whatever its sign, so that
+ * not even a gated sum needs an epilogue of ours: y += (x w^T) * rows * columns + bias. */
+static enum rf_code fold_epilogue(struct linear_job *j, struct rf_cuda_taker *scratch, struct rf_err *err)
+{
+    struct rf_cuda *c = j->c;
+    if (!j->fp8 || c->cc != 90 || c->paths.no_fused || j->w->n_loras > 0 || j->opts->act == RF_ACT_SILU ||
+        !rf_cuda_aligned(j->y.data))
+        return RF_OK;
+    float *scale = rf_cuda_take(scratch, (size_t)j->out * sizeof *scale);
+    j->folded_bias = rf_cuda_take(scratch, (size_t)j->out * 2);
+    if (scale == NULL || j->folded_bias == NULL)
+        return RF_OK;
+    j->col_scale = scale;
+    return rf_cuda_check(c, rf_launch_fold(c->stream, scale, j->folded_bias, j->w->scale.data,
+                                           j->w->scale.data && rf_tensor_elements(&j->w->scale) == 1, j->w->b.data,
+                                           j->opts->gate ? j->opts->gate->data : NULL, j->out), "fold", err);
+}
+
+/* RF_ERR_NOT_FOUND: the library does not do it; the epilogue of our own does. */
+static enum rf_code run_folded(struct linear_job *j, void *y, int64_t n, struct rf_err *err)
+{
+    if (j->col_scale == NULL)
+        return RF_ERR_NOT_FOUND;
+    struct rf_lt_args g = {.d = y, .a = j->weights.data, .b = j->quantised, .a_type = (int)j->weights.dtype,
+                           .b_type = RF_KT_E4M3, .d_type = (int)j->y.dtype, .transpose_a = true, .m = j->out, .n = n,
+                           .k = j->in, .lda = j->in, .ldb = j->in, .ldd = j->out, .alpha = 1,
+                           .beta = j->opts->add ? 1.0f : 0.0f, .a_scale = j->col_scale, .b_scale = j->row_scale,
+                           .bias = j->folded_bias, .gelu = j->opts->act == RF_ACT_GELU_TANH};
+    return rf_cuda_matmul(j->c, &g, err);
+}
+
 static enum rf_code run_chunk(struct linear_job *j, int64_t first, int64_t n, struct rf_err *err)
 {
     struct rf_cuda *c = j->c;
@@ -130,6 +163,12 @@ static enum rf_code run_chunk(struct linear_job *j, int64_t first, int64_t n, st
     if (j->fp8) {
         rc = rf_cuda_check(c, rf_launch_quantise_rows(c->stream, j->quantised, j->row_scale, x, (int)j->x.dtype, n,
                                                       j->in), "quantise", err);
+        if (rc == RF_OK) {
+            rc = run_folded(j, y, n, err);
+            if (rc != RF_ERR_NOT_FOUND)
+                return rc;
+            rc = RF_OK;
+        }
         if (rc == RF_OK)
             rc = product(j, d, j->d_type, j->quantised, RF_KT_E4M3, n, j->in, j->out, &j->weights, 1, false, err);
     } else {
@@ -211,6 +250,8 @@ enum rf_code rf_cuda_linear(void *self, const struct rf_tensor *y, const struct 
         if (rc == RF_OK)
             rc = convert_weights(&j, &scratch, &w->lora[i].up, &j.lora[i].up, err);
     }
+    if (rc == RF_OK)
+        rc = fold_epilogue(&j, &scratch, err);
     if (rc == RF_OK)
         rc = divide_scratch(&j, &scratch, err);
     for (int64_t first = 0; first < j.rows && rc == RF_OK; first += j.chunk)

@@ -111,6 +111,25 @@ extern "C" cudaError_t rf_launch_epilogue(cudaStream_t stream, const struct rf_e
     return cudaGetLastError();
 }
 
+static __global__ void fold_kernel(float *scale, bf16 *folded_bias, const float *col_scale, bool col_scale_is_one,
+                                   const float *bias, const float *gate, int64_t out)
+{
+    const int64_t o = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (o >= out)
+        return;
+    const float g = gate ? gate[o] : 1.0f;
+    scale[o] = g * (col_scale ? col_scale[col_scale_is_one ? 0 : o] : 1.0f);
+    folded_bias[o] = from_f32<bf16>(bias ? bias[o] * g : 0.0f);
+}
+
+extern "C" cudaError_t rf_launch_fold(cudaStream_t stream, float *scale, void *folded_bias, const float *col_scale,
+                                      bool col_scale_is_one, const float *bias, const float *gate, int64_t out)
+{
+    fold_kernel<<<(unsigned)ceil_div(out, THREADS), THREADS, 0, stream>>>(scale, (bf16 *)folded_bias, col_scale,
+                                                                        col_scale_is_one, bias, gate, out);
+    return cudaGetLastError();
+}
+
 /* ---- fp8 activations ---- */
 
 /* One block per row, read twice (the second time from the cache). */

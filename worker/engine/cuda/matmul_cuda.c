@@ -89,6 +89,17 @@ static cublasStatus_t make_plan(const struct rf_cuda *c, const struct rf_lt_args
     }
     if (g->bias != NULL)
         SET(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias);
+    if (g->bias != NULL && g->a_type >= RF_KT_E4M3) {
+        cudaDataType_t type = CUDA_R_16BF;
+        SET(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    }
+    if (g->a_scale != NULL) {
+        cublasLtMatmulMatrixScale_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+        SET(p, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+        SET(p, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+        SET(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, g->a_scale);
+        SET(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, g->b_scale);
+    }
     if (g->a_type >= RF_KT_E4M3 && c->paths.fast_accum) {
         int8_t fast = 1;
         SET(p, CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
@@ -156,7 +167,7 @@ enum rf_code rf_cuda_matmul(struct rf_cuda *c, const struct rf_lt_args *g, struc
     key.batch = g->batch, key.stride_a = g->stride_a, key.stride_b = g->stride_b, key.stride_d = g->stride_d;
     key.a_type = g->a_type, key.b_type = g->b_type, key.d_type = g->d_type;
     key.flags = g->transpose_a | (g->bias != NULL) << 1 | g->gelu << 2 | (g->alpha_on_device != NULL) << 3 |
-                (g->beta != 0) << 4;
+                (g->beta != 0) << 4 | (g->a_scale != NULL) << 5;
     key.align_a = alignment(g->a), key.align_b = alignment(g->b), key.align_d = alignment(g->d);
 
     struct plan plan = {0};
@@ -178,6 +189,11 @@ enum rf_code rf_cuda_matmul(struct rf_cuda *c, const struct rf_lt_args *g, struc
                             &algo->algo, c->workspace, RF_CUDA_WORKSPACE_BYTES, c->stream);
     }
     free_plan(&plan);
+    if (g->a_scale != NULL && (st == CUBLAS_STATUS_NOT_SUPPORTED || st == CUBLAS_STATUS_INVALID_VALUE)) {
+        if (algo != NULL) /* a library that knows the words but not this combination: not asked again */
+            algo->usable = false;
+        return RF_ERR_NOT_FOUND;
+    }
     if (st != CUBLAS_STATUS_SUCCESS)
         rc = rf_fail(err, st == CUBLAS_STATUS_ALLOC_FAILED ? RF_ERR_NO_MEMORY : RF_ERR_DEVICE,
                      "cuda:%d %.60s: product %lld x %lld x %lld: %s", c->index, c->name, (long long)g->m,
