@@ -48,10 +48,17 @@ struct rf_http {
     atomic_int busy;                 /* requests from their handler's start until their answer has left */
 };
 
+/* A connection: what the library keeps for us from its start to its end. */
+struct link {
+    struct rf_peer *peer;
+    struct exchange *unfinished; /* begun, and on_completed() has not been called */
+};
+
 struct exchange {
     struct rf_call call;             /* first: handlers hold its address */
     struct rf_http *http;
     struct MHD_Connection *connection;
+    struct link *link;
     struct rf_peer *peer;
     int fd;
     bool begun, suspended, busy;
@@ -305,13 +312,16 @@ static enum rf_method method_from(const char *word)
 
 /* Called for every request line, before its headers are looked at. The address kept here is raw, so that paths and
  * queries are decoded once, strictly, by us. */
+
 static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     struct rf_http *http = cls;
     struct exchange *x = rf_new(struct exchange);
     x->http = http;
     x->connection = connection;
-    x->peer = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    x->link = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    x->link->unfinished = x;
+    x->peer = x->link->peer;
     x->call.app = http->app;
     size_t path_n = strcspn(uri, "?");
     x->call.path = rf_strndup(uri, path_n);
@@ -349,6 +359,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
     if (x->call.delivered && x->begun && x->stream_read == NULL)
         rf_histogram_add(&x->http->stats.duration[rf_router_class(x->call.route)], rf_http_bounds, steady_s() - x->begun_s);
     rf_peer_await_headers(x->peer, steady_ms());
+    x->link->unfinished = NULL;
     destroy_exchange(x);
     *slot = NULL;
 }
@@ -360,9 +371,18 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **s
     atomic_fetch_add_explicit(&http->stats.connections, started ? 1 : -1, memory_order_relaxed);
     if (started) {
         int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        *slot = rf_peers_add(http->peers, fd, steady_ms());
+        struct link *link = rf_new(struct link);
+        link->peer = rf_peers_add(http->peers, fd, steady_ms());
+        *slot = link;
     } else {
-        rf_peers_remove(http->peers, *slot);
+        struct link *link = *slot;
+        /* A query of thousands of parameters is refused by the library itself, which then never says on_completed(). It
+         * ends the connection, too. */
+        if (link->unfinished != NULL)
+            destroy_exchange(link->unfinished);
+        rf_peers_remove(http->peers, link->peer);
+        free(link);
+        *slot = NULL;
     }
 }
 
