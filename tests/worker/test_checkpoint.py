@@ -4,8 +4,10 @@ Full width, one block each, mostly holes: it is the shapes that are tested, the 
 SPDX-License-Identifier: Apache-2.0
 """
 import os
+import struct
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -13,6 +15,14 @@ sys.path.insert(0, os.path.dirname(__file__))
 from farm_double import Farm, segment  # noqa: E402
 
 WORKER, MAKE = os.environ["FRAMEFARM_TEST_PRODUCT"], os.environ["FRAMEFARM_TEST_MAKE_CHECKPOINT"]
+
+
+def grey_png(width, height):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = (b"\0" + b"\x80" * 3 * width) * height
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 @pytest.mark.parametrize("task, dtype", [("t2v", "fp8"), ("i2v", "bf16")])
@@ -24,8 +34,10 @@ def test_a_worker_renders_from_files_of_the_public_shapes(task, dtype, tmp_path)
     try:
         model = farm.wait("register", timeout=60).json["models"][0]
         assert model["name"].startswith(f"wan2.2-{task}-a14b")
-        farm.give(segment(frames=5, model=model["name"], width=64, height=64, prompt="anything"))
-        done = farm.wait("complete", timeout=200)
+        image = {"start_image": "last-0.png", "has_input_reference": True} if task == "i2v" else {}
+        farm.files["last-0.png"] = grey_png(64, 64)
+        farm.give(segment(frames=5, model=model["name"], width=64, height=64, prompt="anything", **image))
+        done = farm.wait("complete", timeout=100)
         assert done.json["result"]["num_frames"] == 10
     finally:
         worker.kill()
