@@ -61,15 +61,20 @@ def with_grey_tail(picture, frames):
     return video
 
 
-def build(vae, tokenizer, count, size, images, rng, device, frames=FRAMES, batch=16):
-    """`count` clips of one size; with `images`, clips that continue or begin from a picture."""
+def build(vae, tokenizer, count, size, images, rng, device, frames=FRAMES, batch=16, draw=True):
+    """`count` clips of one size; with `images`, clips that continue or begin from a picture.
+    Without `draw` the clips themselves are left zero: captions and start pictures only."""
     latents, starts, texts = [], [], []
     margin = 12 if images else 0
     for begin in range(0, count, batch):
         scenes = [prompts.draw_scene(rng.python) for _ in range(min(batch, count - begin))]
         modes = ["later", "later", "later", "anywhere", "anywhere", "start"] if images else "start"
-        video = scene.clips(rng.python, scenes, *size, frames, device, modes, margin)
-        latents.append(encode(vae, video[:, :, margin:], device).to(torch.bfloat16))
+        video = scene.clips(rng.python, scenes, *size, frames if draw else 1, device, modes, margin)
+        if draw:
+            latents.append(encode(vae, video[:, :, margin:], device).to(torch.bfloat16))
+        else:
+            shape = (16, (frames + 3) // 4, size[1] // 8, size[0] // 8)
+            latents.append(torch.zeros(1, 1, 1, 1, 1, dtype=torch.bfloat16, device=device).expand(len(scenes), *shape))
         if images:
             picture = start_picture(vae, video, margin, rng, device)
             starts.append(encode(vae, with_grey_tail(picture, frames), device).to(torch.bfloat16))
@@ -82,10 +87,10 @@ def build(vae, tokenizer, count, size, images, rng, device, frames=FRAMES, batch
 
 class Bank:
     """Text-only and image clips of all sizes; draws mixed batches."""
+    has_clips = True
 
     def __init__(self, vae, tokenizer, scale, rng, device, log, frames=FRAMES):
-        self.sizes, self.weights = SIZES, [0.8, 0.1, 0.1]
-        self.groups = []
+        self.weights, self.groups = [0.8, 0.1, 0.1], []
         for size, weight in zip(SIZES, self.weights):
             count = max(int(scale * weight), 2)
             self.groups.append([build(vae, tokenizer, count, size, False, rng, device, frames),
@@ -135,3 +140,14 @@ class Stills(Bank):
         clips = build(vae, tokenizer, scale, SIZES[0], False, rng, device, 1, batch=256)
         self.groups = [[clips, clips]]
         log(f"bank: {scale} pictures")
+
+
+class Starts(Bank):
+    """Captions and start pictures without their clips: all that distillation needs, at a fraction of the cost."""
+    has_clips = False
+
+    def __init__(self, vae, tokenizer, count, rng, device, log, frames=FRAMES):
+        self.weights = [1]
+        self.groups = [[build(vae, tokenizer, 4 * count, SIZES[0], False, rng, device, frames, draw=False),
+                        build(vae, tokenizer, count, SIZES[0], True, rng, device, frames, batch=4, draw=False)]]
+        log(f"bank: {count} start pictures, {5 * count} scenes in words")

@@ -5,7 +5,7 @@ import pathlib
 import torch
 
 from . import distil, evaluate, export, scene, tokenizer, train_dit, train_text, train_vae
-from .bank import Bank, Stills
+from .bank import Bank, Starts, Stills
 from .stage import COMPILE, Budget, Log, Rng
 
 RECIPE = ["vae=3.4", "text=1", "stills=2", "bank", "base=11", "peek", "high=1.5", "low=2", "lora-high=1.5", "lora-low=2",
@@ -35,6 +35,8 @@ def parse():
     parser.add_argument("--tokens", type=int, default=81920, help="tokens per training step")
     parser.add_argument("--bank", type=int, default=6144, help="text-only clips to render and encode")
     parser.add_argument("--stills", type=int, default=32768, help="single pictures to render and encode")
+    parser.add_argument("--starts", type=int, default=0, metavar="N",
+                        help="distil from N start pictures and words alone instead of the bank of clips")
     parser.add_argument("--adamw", action="store_true", help="train the matrices with AdamW too, instead of Muon")
     parser.add_argument("--prompts", type=int, default=64, help="held-out prompts for eval")
     parser.add_argument("--jitter", type=float, default=0.3, help="how freely places, sizes and shades vary, 0..1")
@@ -79,10 +81,10 @@ def clips_of(args, words, log):
     return bank
 
 
-def stills_of(args, words, log):
-    """Single pictures; quick enough to make anew."""
-    bank = Stills(train_vae.load(args.work, args.device), words, 4 if args.toy else args.stills,
-                  Rng(args.seed, "stills", args.device), args.device, log)
+def part_of(kind, count, args, words, log):
+    """A small bank, quick enough to make anew."""
+    bank = kind(train_vae.load(args.work, args.device), words, count, Rng(args.seed, kind.__name__.lower(), args.device),
+                args.device, log)
     bank.read(train_dit.load_text(args.work, words, args.device), args.device)
     return bank
 
@@ -108,14 +110,15 @@ def main():
         name, _, amount = wanted.partition("=")
         log(f"stage {wanted}")
         if name in ("bank", "base", "high", "low", "lora-high", "lora-low") and bank is None:
-            bank = clips_of(args, words, log)
+            bank = part_of(Starts, args.starts, args, words, log) if args.starts else clips_of(args, words, log)
         common, end = (Budget(amount or "0"), args.work, args.seed), (args.device, log)
         if name == "vae":
             train_vae.train(*common, *end, args.toy)
         elif name == "text":
             train_text.train(*common, words, *end)
         elif name == "stills":
-            train_dit.train_base(name, *common, stills_of(args, words, log), tokens, *end, not args.adamw)
+            pictures = part_of(Stills, 4 if args.toy else args.stills, args, words, log)
+            train_dit.train_base(name, *common, pictures, tokens, *end, not args.adamw)
         elif name == "base":
             train_dit.train_base(name, *common, bank, tokens, *end, not args.adamw)
         elif name in ("high", "low"):

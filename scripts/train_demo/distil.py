@@ -128,7 +128,7 @@ def train_lora(name, budget, work, seed, bank, tokens, device, log):
     while budget.left():
         progress = budget.progress()
         step = rng.python.choice((0, 1) if name == "high" else (2, 3))
-        own = step > 0 and rng.python.random() < 0.75
+        own = step > 0 and (rng.python.random() < 0.75 or not bank.has_clips)
         x0, condition, context = bank.batch(tokens // 2, 21, rng, device, drop=0.02)
         rate = ramp(progress, [(0, 1e-4), (0.05, 1e-3), (0.4, 1e-3), (1, 2e-5)])
         optimiser.rate(rate, rate)
@@ -139,7 +139,7 @@ def train_lora(name, budget, work, seed, bank, tokens, device, log):
         loss = recorded[key](x0, condition, context, empty, rng.randn_like(x0))
         budget.step += 1
         average[step] = loss.clone() if step not in average else average[step].lerp_(loss, 0.02)
-        if budget.step % 100 == 0 or budget.step in (1, 10):
+        if budget.step % 20 == 0 or budget.step in (1, 10):
             shown = ", ".join(f"{k}: {v.item():.5f}" for k, v in sorted(average.items()))
             log(f"lora-{name} step {budget.step} progress {progress:.3f} loss {shown} "
                 f"steps/s {budget.step / budget.elapsed():.2f}")

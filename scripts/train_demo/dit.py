@@ -167,7 +167,7 @@ class Transformer(nn.Module):
         if rows < TEXT_LEN:
             text = F.pad(text, (0, 0, 0, 1))
         bias = torch.zeros(text.shape[1], device=x.device)
-        bias[-1] = math.log(max(TEXT_LEN - rows, 1))
+        bias[-1:].fill_(math.log(max(TEXT_LEN - rows, 1)))        # a copy from the host would not be recorded
         context = self.text_embedding(text)
         e = self.time_embedding(self.time_features(t))
         e6 = self.time_projection(e).unflatten(-1, (6, self.dim))
