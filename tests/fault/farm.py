@@ -49,14 +49,15 @@ class Weather:
 class BurningServer(Server):
     """Keeps its port and its data however it ends."""
 
-    def __init__(self, folder, env=None):
-        super().__init__(folder)
+    def __init__(self, folder, env=None, program=None, words=("--log-level", "warn")):
+        super().__init__(folder, program)
+        self.words = words
         self.env, self.port, self.n_kills, self.n_stops, self.stop_seconds = env or {}, 0, 0, 0, 0.0
 
     def up(self):
         for _ in range(100):     # the port may still be held by a connection that is being torn down
             try:
-                return self.start("--log-level", "warn", listen="127.0.0.1:%d" % self.port, env=self.env)
+                return self.start(*self.words, listen="127.0.0.1:%d" % self.port, env=self.env)
             except AssertionError:
                 if "in use" not in self.log_text()[-400:]:
                     raise

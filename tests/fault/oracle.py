@@ -26,6 +26,7 @@ class Job:
 class Oracle:
     def __init__(self, seed):
         self.seed = seed
+        self.files_may_go = False # retention is on: a completed job's content may be 410
         self.lock = threading.RLock()
         self.log = collections.deque(maxlen=6000)
         self.violations = []

@@ -15,12 +15,11 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from farm import BurningServer, Weather, count_down, count_up, drain  # noqa: E402
 from oracle import Oracle, rng_of  # noqa: E402
-from players import Line, Steerer, Submitter, Watcher, Worker, wait_until  # noqa: E402
+from players import BusySubmitter, Line, Steerer, Watcher, Worker, wait_until  # noqa: E402
 
 SECONDS = float(os.environ.get("FRAMEFARM_FAULT_SECONDS", "15"))
 SEED = int(os.environ.get("FRAMEFARM_FAULT_SEED", str(int(time.time()))))
 SCALE = 10
-BACKLOG = 150                    # unfinished jobs beyond which submitters rest, so that the drain has an end
 DRAIN_SECONDS = 240
 
 
@@ -80,15 +79,6 @@ def end(players):
     for player in players:
         player.join(60)
         assert not player.is_alive(), player.name
-
-
-class BusySubmitter(Submitter):
-    def turn(self):
-        with self.oracle.lock:
-            open_jobs = sum(j.final is None and not j.deleted and not j.cancelled for j in self.oracle.jobs.values())
-        if open_jobs > BACKLOG:
-            return self.breathe()
-        super().turn()
 
 
 def burn(tmp_path, seed, seconds):
