@@ -4,7 +4,7 @@ import pathlib
 
 import torch
 
-from . import distil, evaluate, export, scene, tokenizer, train_dit, train_text, train_vae
+from . import distil, evaluate, export, mend, scene, tokenizer, train_dit, train_text, train_vae
 from .bank import Bank, Starts, Stills
 from .stage import COMPILE, Budget, Log, Rng
 
@@ -109,7 +109,7 @@ def main():
     for wanted in stages(args):
         name, _, amount = wanted.partition("=")
         log(f"stage {wanted}")
-        if name in ("bank", "base", "high", "low", "lora-high", "lora-low") and bank is None:
+        if name in ("bank", "base", "high", "low", "lora-high", "lora-low", "mend") and bank is None:
             bank = part_of(Starts, args.starts, args, words, log) if args.starts else clips_of(args, words, log)
         common, end = (Budget(amount or "0"), args.work, args.seed), (args.device, log)
         if name == "vae":
@@ -125,6 +125,8 @@ def main():
             train_dit.train_expert(name, *common, bank, tokens, *end)
         elif name in ("lora-high", "lora-low"):
             distil.train_lora(name[5:], *common, bank, tokens, *end)
+        elif name == "mend":
+            mend.mend(args.work, args.seed, bank, tokens, *end)
         elif name == "peek":
             evaluate.peek(args.work, words, args.seed, *end, **({"count": 2, "frames": 5} if args.toy else {}))
         elif name == "export":

@@ -11,8 +11,8 @@ from .train_dit import load_model
 
 FILES = {"high": "diffusion_models/demo_high_noise_fp8_scaled.safetensors",
          "low": "diffusion_models/demo_low_noise_fp8_scaled.safetensors",
-         "lora_high": "loras/demo_4steps_high_noise.safetensors",
-         "lora_low": "loras/demo_4steps_low_noise.safetensors",
+         "lora_high": "loras/demo_lora_high_noise.safetensors",
+         "lora_low": "loras/demo_lora_low_noise.safetensors",
          "text_encoder": "text_encoders/demo_umt5.safetensors", "vae": "vae/demo_vae.safetensors"}
 LIMIT = 32 * 1024 * 1024
 

@@ -90,10 +90,13 @@ def load_text(work, tokenizer, device):
 
 
 def load_model(work, name, device):
+    """An expert that had no stage of its own is the base network."""
     model = Transformer().to(device)
-    if (work / f"{name}.pt").exists():
-        state = torch.load(work / f"{name}.pt", map_location=device)
-        model.load_state_dict({key: value.float() for key, value in state.items()})
+    for path in (work / f"{name}.pt", work / "base.pt"):
+        if path.exists():
+            state = torch.load(path, map_location=device)
+            model.load_state_dict({key: value.float() for key, value in state.items()})
+            break
     return model
 
 
