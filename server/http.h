@@ -1,5 +1,5 @@
-/* One HTTP request and its answer, as handlers see them. http.c is the only file that knows libmicrohttpd: should issue
- * or measurement ask for another way to speak HTTP, it is the only one that changes.
+/* One HTTP request and its answer, as handlers see them. Only http.c and http_answer.c know libmicrohttpd: should issue
+ * or measurement ask for another way to speak HTTP, they are all that changes.
  *
  * A request is handled on one of a few event-loop threads, which must never wait. A handler either answers at once or
  * suspends: rf_call_suspend(), then from any thread, later, one answer and rf_call_resume(). A suspended request
