@@ -307,10 +307,13 @@ static void fill_bias(const struct rf_umt5 *u, const struct umt5_layer *l, int64
                 *host++ = l->bias[bucket(j - i) * u->heads + head];
 }
 
-#define MAX_SCRATCH 9 /* tensors of struct scratch */
+#define MAX_SCRATCH 10 /* tensors of struct scratch */
 
+/* Attention is F32 whatever the precision: logits are not scaled down and reach tens, so that what bf16 takes off the
+ * norm, q and k before the exponential alone costs 2.1e-2 of the result (worker/engine/SPEED.md). The feed-forward half,
+ * about twice the work, has the engine's type. */
 struct scratch {
-    struct rf_tensor x, normed, q, k, v, o, gate, up, bias;
+    struct rf_tensor x, exact, q, k, v, o, normed, gate, up, bias;
 };
 
 /* The tensors of one call, in the order in which the arena gives them. */
@@ -318,13 +321,14 @@ static int scratch_shapes(const struct rf_umt5 *u, int64_t n, struct scratch *s,
 {
     enum rf_dtype act = rf_engine_act_dtype(u->engine);
     *s = (struct scratch){
-        .x = {NULL, RF_F32, 2, {n, u->width}},      .normed = {NULL, act, 2, {n, u->width}},
-        .q = {NULL, act, 2, {n, u->inner}},         .k = {NULL, act, 2, {n, u->inner}},
-        .v = {NULL, act, 2, {n, u->inner}},         .o = {NULL, act, 2, {n, u->inner}},
-        .gate = {NULL, act, 2, {n, u->hidden}},     .up = {NULL, act, 2, {n, u->hidden}},
+        .x = {NULL, RF_F32, 2, {n, u->width}},      .exact = {NULL, RF_F32, 2, {n, u->width}},
+        .q = {NULL, RF_F32, 2, {n, u->inner}},      .k = {NULL, RF_F32, 2, {n, u->inner}},
+        .v = {NULL, RF_F32, 2, {n, u->inner}},      .o = {NULL, RF_F32, 2, {n, u->inner}},
+        .normed = {NULL, act, 2, {n, u->width}},    .gate = {NULL, act, 2, {n, u->hidden}},
+        .up = {NULL, act, 2, {n, u->hidden}},
         .bias = {NULL, RF_F32, 3, {u->heads, n, n}},
     };
-    struct rf_tensor *list[] = {&s->x, &s->normed, &s->q, &s->k, &s->v, &s->o, &s->gate, &s->up, &s->bias};
+    struct rf_tensor *list[] = {&s->x, &s->exact, &s->q, &s->k, &s->v, &s->o, &s->normed, &s->gate, &s->up, &s->bias};
     for (size_t i = 0; i < RF_COUNT_OF(list); i++)
         ret_list[i] = list[i];
     return (int)RF_COUNT_OF(list);
@@ -345,10 +349,10 @@ static void run_layer(struct rf_engine *e, const struct umt5_layer *l, const str
 {
     const struct rf_attention_opts attention = {.n_heads = heads, .scale = 1, .bias = &s->bias};
     const struct rf_linear_opts add = {.add = true};
-    rf_rms_norm(e, &s->normed, &s->x, &l->norm[0], EPS);
-    rf_linear(e, &s->q, &s->normed, &l->q, NULL);
-    rf_linear(e, &s->k, &s->normed, &l->k, NULL);
-    rf_linear(e, &s->v, &s->normed, &l->v, NULL);
+    rf_rms_norm(e, &s->exact, &s->x, &l->norm[0], EPS);
+    rf_linear(e, &s->q, &s->exact, &l->q, NULL);
+    rf_linear(e, &s->k, &s->exact, &l->k, NULL);
+    rf_linear(e, &s->v, &s->exact, &l->v, NULL);
     rf_attention(e, &s->o, &s->q, &s->k, &s->v, &attention);
     rf_linear(e, &s->x, &s->o, &l->o, &add);
 
