@@ -61,9 +61,7 @@ static enum rf_code append(struct join *j, const char *path, const char *out_pat
 {
     RF_AUTO(avformat_close_input) AVFormatContext *demux = NULL;
     struct rf_timeline t;
-    enum rf_code rc = rf_mp4_read(path, &demux, err);
-    if (rc == RF_OK)
-        rc = rf_mp4_timeline(demux, &t, err);
+    enum rf_code rc = rf_mp4_read(path, &demux, &t, err);
     if (rc != RF_OK)
         return rc;
     if (t.fps != j->fps)
@@ -95,9 +93,7 @@ static enum rf_code check_result(const char *path, int n_frames, int fps, struct
 {
     RF_AUTO(avformat_close_input) AVFormatContext *demux = NULL;
     struct rf_timeline t;
-    enum rf_code rc = rf_mp4_read(path, &demux, err);
-    if (rc == RF_OK)
-        rc = rf_mp4_timeline(demux, &t, err);
+    enum rf_code rc = rf_mp4_read(path, &demux, &t, err);
     if (rc != RF_OK)
         return rc;
     if (t.n_frames != n_frames || t.fps != fps || t.first != 0)

@@ -80,7 +80,7 @@ void rf_mp4_close(AVFormatContext **mux)
     *mux = NULL;
 }
 
-enum rf_code rf_mp4_read(const char *path, AVFormatContext **ret_demux, struct rf_err *err)
+static enum rf_code open_demux(const char *path, AVFormatContext **ret_demux, struct rf_err *err)
 {
     RF_AUTO(rf_free) char *url = rf_av_url(path);
     RF_AUTO(avformat_close_input) AVFormatContext *demux = NULL;
@@ -152,7 +152,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-enum rf_code rf_mp4_timeline(AVFormatContext *demux, struct rf_timeline *ret_timeline, struct rf_err *err)
+static enum rf_code read_timeline(AVFormatContext *demux, struct rf_timeline *ret_timeline, struct rf_err *err)
 {
     const AVStream *stream = demux->streams[0];
     RF_AUTO(stamps_finish) struct stamps s = { 0 };
@@ -177,6 +177,19 @@ enum rf_code rf_mp4_timeline(AVFormatContext *demux, struct rf_timeline *ret_tim
         .tick = tick,
         .seconds = tick_seconds * (double)s.n,
     };
+    return RF_OK;
+}
+
+enum rf_code rf_mp4_read(const char *path, AVFormatContext **ret_demux, struct rf_timeline *ret_timeline, struct rf_err *err)
+{
+    RF_AUTO(avformat_close_input) AVFormatContext *demux = NULL;
+    enum rf_code rc = open_demux(path, &demux, err);
+    if (rc == RF_OK)
+        rc = read_timeline(demux, ret_timeline, err);
+    if (rc != RF_OK)
+        return rc;
+    *ret_demux = demux;
+    demux = NULL;
     return RF_OK;
 }
 

@@ -21,9 +21,6 @@ void rf_mp4_close(AVFormatContext **mux);
 
 /* ---- reading ---- */
 
-/* Opens an mp4 (and nothing else) with one H.264 video stream, which is stream 0. The caller adds the name to
- * errors. */
-enum rf_code rf_mp4_read(const char *path, AVFormatContext **ret_demux, struct rf_err *err);
 /* The next packet: RF_OK with *ret_end false; or true at a regular end. A packet cut short is RF_ERR_FORMAT. */
 enum rf_code rf_mp4_next(AVFormatContext *demux, AVPacket *packet, bool *ret_end, struct rf_err *err);
 
@@ -34,8 +31,12 @@ struct rf_timeline {
     int64_t first, tick; /* in the stream's time base: frame k is shown at first + k * tick */
     double seconds;
 };
-/* Reads `demux` to its end. RF_ERR_FORMAT: no frames, a gap, a repeat, an uneven rate, or cut short. */
-enum rf_code rf_mp4_timeline(AVFormatContext *demux, struct rf_timeline *ret_timeline, struct rf_err *err);
+
+/* Opens an mp4 (and nothing else) with one H.264 video stream, which is stream 0, and reads it to its end once, for when
+ * its frames are shown; rf_mp4_seek() goes back. The caller adds the name to errors.
+ *   ret_demux        close with avformat_close_input(). Untouched on failure, like ret_timeline.
+ *   RF_ERR_FORMAT    also: no frames, a gap, a repeat, an uneven rate, or cut short */
+enum rf_code rf_mp4_read(const char *path, AVFormatContext **ret_demux, struct rf_timeline *ret_timeline, struct rf_err *err);
 
 /* Reading goes on at a key frame shown at or before frame number `frame`: 0 is back to the start. */
 enum rf_code rf_mp4_seek(AVFormatContext *demux, const struct rf_timeline *t, int frame, struct rf_err *err);

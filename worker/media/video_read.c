@@ -30,9 +30,7 @@ static void reader_finish(struct reader *r)
 
 static enum rf_code reader_init(struct reader *r, const char *path, struct rf_err *err)
 {
-    enum rf_code rc = rf_mp4_read(path, &r->demux, err);
-    if (rc == RF_OK)
-        rc = rf_mp4_timeline(r->demux, &r->timeline, err);
+    enum rf_code rc = rf_mp4_read(path, &r->demux, &r->timeline, err);
     if (rc != RF_OK)
         return rc;
     const AVCodec *codec = avcodec_find_decoder(AV_CODEC_ID_H264);
@@ -118,9 +116,7 @@ enum rf_code rf_video_probe(const char *path, struct rf_video_info *ret_info, st
     rf_av_begin();
     RF_AUTO(avformat_close_input) AVFormatContext *demux = NULL;
     struct rf_timeline t;
-    enum rf_code rc = rf_mp4_read(path, &demux, err);
-    if (rc == RF_OK)
-        rc = rf_mp4_timeline(demux, &t, err);
+    enum rf_code rc = rf_mp4_read(path, &demux, &t, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "read '%s'", path);
     *ret_info = (struct rf_video_info){
