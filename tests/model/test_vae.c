@@ -181,6 +181,19 @@ static void grey_tail_shortcut_gives_the_same_bits(void **state)
     fixture_close(&f);
 }
 
+static void weight_bytes_are_what_the_engine_holds(void **state)
+{
+    (void)state;
+    struct rf_engine *e = golden_engine();
+    struct rf_vae *vae = NULL;
+    int64_t before = rf_engine_held_bytes(e);
+    assert_int_equal(rf_vae_open(e, golden_path("vae/weights.safetensors"), &vae, NULL), RF_OK);
+    assert_true(rf_vae_weight_bytes(vae) > 0);
+    assert_int_equal(rf_vae_weight_bytes(vae), rf_engine_held_bytes(e) - before);
+    rf_vae_close(&vae);
+    rf_engine_close(&e);
+}
+
 static void memory_does_not_grow_with_length_and_is_told_beforehand(void **state)
 {
     (void)state;
@@ -219,6 +232,7 @@ int main(void)
         cmocka_unit_test(pieces_of_any_size_decode_and_encode_to_the_same_bits),
         cmocka_unit_test(slices_decode_and_encode_to_the_same_bits),
         cmocka_unit_test(grey_tail_shortcut_gives_the_same_bits),
+        cmocka_unit_test(weight_bytes_are_what_the_engine_holds),
         cmocka_unit_test(memory_does_not_grow_with_length_and_is_told_beforehand),
         cmocka_unit_test(other_files_are_refused_by_name),
     };

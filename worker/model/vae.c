@@ -243,11 +243,5 @@ void rf_vae_close(struct rf_vae **vae)
 
 int64_t rf_vae_weight_bytes(const struct rf_vae *vae)
 {
-    const struct rf_safetensors *file = rf_weights_file(vae->weights);
-    int64_t bytes = 0;
-    for (int i = 0; i < rf_safetensors_count(file); i++) {
-        const struct rf_st_entry *entry = rf_safetensors_at(file, i);
-        bytes += (int64_t)(entry->size_bytes / rf_dtype_size(entry->dtype) * rf_dtype_size(RF_F32));
-    }
-    return bytes;
+    return rf_weights_held_bytes(vae->weights);
 }

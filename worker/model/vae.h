@@ -26,7 +26,7 @@ struct rf_vae;
 enum rf_code rf_vae_open(struct rf_engine *e, const char *path, struct rf_vae **ret_vae, struct rf_err *err);
 void rf_vae_close(struct rf_vae **vae);
 
-/* What the weights take in engine memory, repacked: beside the file on a CPU, instead of it elsewhere. */
+/* What the weights take in engine memory, repacked, to the byte: beside the file on a CPU, instead of it elsewhere. */
 int64_t rf_vae_weight_bytes(const struct rf_vae *vae);
 
 /* What a stream will take from the engine's memory, to the byte. height, width: of the latent.

@@ -22,6 +22,7 @@ struct rf_weights {
     struct rf_arena **chunks;
     int n_chunks;
     int64_t room; /* bytes left in the last chunk */
+    int64_t held; /* bytes of all chunks */
     enum rf_weights_place place;
     char *place_data; /* the one piece of memory of DEVICE and HOST */
     int64_t place_size, placed;
@@ -42,6 +43,11 @@ void rf_weights_place(struct rf_weights *w, enum rf_weights_place place, void *m
 int64_t rf_weights_placed_bytes(const struct rf_weights *w)
 {
     return w->placed;
+}
+
+int64_t rf_weights_held_bytes(const struct rf_weights *w)
+{
+    return w->held;
 }
 
 /* The next part of the one piece. While measuring there is none: the address says "present" and nothing else. */
@@ -70,6 +76,7 @@ static enum rf_code take_memory(struct rf_weights *w, enum rf_dtype dtype, int n
         enum rf_code rc = rf_arena_create(w->e, size, &chunk, err);
         if (rc != RF_OK)
             return rc;
+        w->held += size;
         w->chunks = rf_realloc(w->chunks, (size_t)w->n_chunks + 1, sizeof *w->chunks);
         /* A chunk made for one large tensor is full at once: keep the one with room last. */
         if (size == cost && w->n_chunks > 0) {

@@ -28,6 +28,7 @@ void rf_weights_close(struct rf_weights **w);
 enum rf_weights_place { RF_PLACE_MAP, RF_PLACE_MEASURE, RF_PLACE_DEVICE, RF_PLACE_HOST };
 void rf_weights_place(struct rf_weights *w, enum rf_weights_place place, void *memory, int64_t size_bytes);
 int64_t rf_weights_placed_bytes(const struct rf_weights *w); /* since rf_weights_place(); 0 for MAP */
+int64_t rf_weights_held_bytes(const struct rf_weights *w);   /* what MAP has taken, whole chunks */
 
 const struct rf_safetensors *rf_weights_file(const struct rf_weights *w);
 
