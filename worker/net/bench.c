@@ -199,15 +199,27 @@ static int ascending(const void *a, const void *b)
     return (d > 0) - (d < 0);
 }
 
+/* A JSON string: device names come from drivers. Bytes that are not ASCII pass as they are. */
+static void print_string(const char *text)
+{
+    putchar('"');
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
+        if (*c < 0x20)
+            printf("\\u%04x", *c);
+        else
+            printf(*c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+    }
+    putchar('"');
+}
+
 static void report(const struct rf_bench_subject *s, struct rf_engine *e, const struct rf_net_options *o,
                    const struct rf_bench_size *size, struct measured *m, int repeat)
 {
     qsort(m->seconds, (size_t)repeat, sizeof *m->seconds, ascending);
     double seconds = repeat % 2 ? m->seconds[repeat / 2] : (m->seconds[repeat / 2 - 1] + m->seconds[repeat / 2]) / 2;
-    printf("{\"bench\": \"%s\", \"by\": \"framefarm\", \"device\": \"", s->name);
-    for (const char *c = rf_engine_device_name(e); *c != '\0'; c++)
-        putchar(*c == '"' || *c == '\\' ? ' ' : *c);
-    printf("\", \"size\": \"%dx%d\", \"frames\": %d, \"precision\": \"%s\", \"attention\": \"%s\", \"layers\": %d, "
+    printf("{\"bench\": \"%s\", \"by\": \"framefarm\", \"device\": ", s->name);
+    print_string(rf_engine_device_name(e));
+    printf(", \"size\": \"%dx%d\", \"frames\": %d, \"precision\": \"%s\", \"attention\": \"%s\", \"layers\": %d, "
            "\"dim\": %" PRId64 ", ", size->width, size->height, size->n_frames, size->precision,
            o->attention ? o->attention : "exact", size->n_layers, size->dim);
     printf("\"seconds\": %.6g, \"seconds_min\": %.6g, \"repeat\": %d, \"tokens\": %" PRId64 ", \"tflop\": %.6g, "
