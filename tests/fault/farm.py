@@ -138,6 +138,12 @@ def count_up(server, line, oracle):
     return there
 
 
+def files_went(line, oracle, id):
+    """Retention took them, and the server says so."""
+    answer = line.ask("HEAD", "/v1/videos/%s/content" % id) if oracle.files_may_go else None
+    return answer is not None and answer.status == 410
+
+
 def check_ended(line, oracle, job, video):
     id, state = video["id"], video["state"]
     if state not in ENDED:
@@ -148,7 +154,7 @@ def check_ended(line, oracle, job, video):
         return
     oracle.seen(video, job.retries)
     if state == "completed":
-        if not video["sha256"] or any(s["state"] != "done" for s in video["segments"]):
+        if any(s["state"] != "done" for s in video["segments"]) or not (video["sha256"] or files_went(line, oracle, id)):
             oracle.violation("completed, but not all of it:", id, video["segments"])
         if check_content(line, oracle, job, video):
             oracle.count("files whole")

@@ -166,6 +166,8 @@ class Oracle:
             if job.final is None:
                 job.final = (state, video["sha256"])
                 self.say("saw", id, state)
+            elif self.files_may_go and video["sha256"] is None and job.final[0] == state:
+                pass              # its files went; the record stays
             elif job.final != (state, video["sha256"]):
                 self.violation(id, "ended twice:", job.final, (state, video["sha256"]))
             if job.cancelled and state != "cancelled":
