@@ -38,7 +38,7 @@ def test_the_same_request_and_seed_give_the_same_bytes(farm):
 
 def test_an_empty_list_of_loras_renders_without_the_models_own(farm):
     files = []
-    for n, more in enumerate(({}, {"loras": [{"name": "demo_4steps", "strength": 1}]}, {"no_loras": True})):
+    for n, more in enumerate(({}, {"loras": [{"name": "demo_lora", "strength": 1}]}, {"no_loras": True})):
         farm.give(segment(job=n, lease=n + 1, seed=5, **{"loras": [], **more}, **SCENE))
         farm.wait("complete", n + 1, timeout=100)
         files.append(farm.files["segment-0.mp4"])
