@@ -365,6 +365,12 @@ static enum rf_code open_listener(struct rf_http *http, const char *host, int po
     return RF_OK;
 }
 
+static enum MHD_Result may_connect(void *arg, const struct sockaddr *address, socklen_t length)
+{
+    struct rf_http *http = arg;
+    return atomic_load(&http->closing) ? MHD_NO : MHD_YES;
+}
+
 enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http **ret_http, struct rf_err *err)
 {
     struct rf_http *http = rf_new(struct rf_http);
@@ -385,8 +391,8 @@ enum rf_code rf_http_start(const struct rf_http_options *options, struct rf_http
     /* The library takes 0 for "no pool" and refuses a pool of one. */
     unsigned pool = options->n_threads > 1 ? (unsigned)options->n_threads : 0;
     http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_TURBO, 0, NULL, NULL,
-        on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_TURBO, 0, may_connect,
+        http, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
         MHD_OPTION_THREAD_POOL_SIZE, pool, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)options->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
@@ -420,11 +426,10 @@ void rf_http_cut_slow(struct rf_http *http)
 
 void rf_http_close(struct rf_http *http)
 {
+    /* may_connect() hangs up on newcomers. MHD_quiesce_daemon() would have the system refuse them, but the library's loops
+     * and its caller then both take the listener out of the same sets without a lock, and the second to do so finds it gone
+     * and aborts the process (0.9.75). The listener closed here, while loops wait for it, would be no better. */
     atomic_store(&http->closing, true);
-    MHD_quiesce_daemon(http->daemon);
-    /* Refuses newcomers. Closed only in rf_http_stop(): the library's loops may still be taking it out of their sets, and
-     * abort the process when it is not a descriptor any more. */
-    shutdown(http->listen_fd, SHUT_RDWR);
 }
 
 bool rf_http_is_done(struct rf_http *http)
@@ -440,9 +445,7 @@ bool rf_http_is_quiet(struct rf_http *http)
 void rf_http_stop(struct rf_http **http)
 {
     if (*http != NULL) {
-        MHD_stop_daemon((*http)->daemon); /* closes the listener, unless it was quiesced */
-        if (atomic_load(&(*http)->closing))
-            close((*http)->listen_fd);
+        MHD_stop_daemon((*http)->daemon); /* closes the listener too */
         rf_peers_destroy(&(*http)->peers);
         free(*http);
     }

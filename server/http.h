@@ -168,7 +168,8 @@ int rf_http_port(const struct rf_http *http);
 struct rf_http_stats *rf_http_stats(struct rf_http *http);
 /* To be called now and then: cuts off clients that keep us waiting. */
 void rf_http_cut_slow(struct rf_http *http);
-/* No new connections; on those that exist, requests that come from now on get 503. */
+/* Who connects from now on is hung up on; on connections that exist, requests that come from now on get 503. The address
+ * stays taken until rf_http_stop(). */
 void rf_http_close(struct rf_http *http);
 /* After rf_http_close(): whether every request that was being handled has been answered, down to the last byte. */
 bool rf_http_is_done(struct rf_http *http);

@@ -57,6 +57,47 @@ def test_a_stop_with_hundreds_of_long_polls_answers_them_all_at_once(server):
     print("stopped with 300 long polls in %.2f s" % server.stop_seconds)
 
 
+def hung_up(server):
+    """Whether somebody who comes now gets no answer at all."""
+    with socket.socket() as s:
+        s.settimeout(20)
+        try:
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return s.recv(100) == b""
+        except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+            return True
+
+
+def test_a_stop_ends_what_is_being_answered_and_hangs_up_on_newcomers(server):
+    client = server.client()
+    worker, id = Worker(client), client.create()["id"]
+    worker.work(worker.take())
+    task, whole = worker.take(), os.urandom(1 << 20) * 24          # more than the sockets of both sides hold
+    for name, data in (("video.mp4", whole), ("thumbnail.webp", b"t"), ("spritesheet.webp", b"s")):
+        assert worker.put(task, name, data).status == 200
+    assert worker.complete(task).status == 200
+    known, slow = Line(server), socket.socket()
+    assert known.ask("GET", "/healthz").status == 200
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    slow.settimeout(20)
+    slow.connect(("127.0.0.1", server.port))
+    slow.sendall(b"GET /v1/videos/%s/content HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % id.encode())
+    got = bytearray(slow.recv(4096))
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: hung_up(server), 20, "the end of welcome")
+    assert not server.died(), "the answer is not yet out"
+    later = known.ask("GET", "/v1/queue")
+    assert later.status == 503 and later.error["code"] == "stopping"
+    while part := slow.recv(1 << 20):
+        got += part
+    head, body = bytes(got).split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 200") and body == whole
+    assert server.process.wait(BOUND + GENEROUS) == 0
+    assert hung_up(server), "the listener is closed"
+    slow.close()
+
+
 def test_half_a_request_and_an_open_event_stream_do_not_hold_up_a_stop(server):
     client = server.client()
     id = client.create()["id"]
@@ -84,7 +125,8 @@ def test_a_clock_that_jumps_during_a_stop_does_not_hold_it_up(tmp_path):
 
 
 def test_a_stop_under_load_is_no_abort(tmp_path):
-    """The listener was closed while the library still took it out of its sets: 7 of 30 stops ended in SIGABRT."""
+    """The library's loops and who quiesces it take the listener out of the same sets without a lock; the second to do so
+    aborts. Met once in 60 stops, and in 7 of 30 with the listener closed meanwhile."""
     server = BurningServer(tmp_path, {"LD_PRELOAD": shim("slow_epoll")}).up()
     over = threading.Event()
 
