@@ -255,12 +255,50 @@ cJSON *rf_wire_registered_build(const struct rf_wire_registered *m)
     return json;
 }
 
+static enum rf_code read_gauges(const cJSON *json, struct rf_wire_gauges *ret, struct rf_err *err)
+{
+    const cJSON *device = rf_wire_get(json, "device");
+    *ret = (struct rf_wire_gauges){0};
+    if (device == NULL)
+        return RF_OK;
+    ret->told = true;
+    enum rf_code rc = rf_wire_object(device, "device", err);
+    if (rc == RF_OK)
+        rc = rf_wire_int(device, "memory_used_bytes", 0, RF_MAX_SEED, -1, &ret->memory_used_bytes, err);
+    if (rc == RF_OK)
+        rc = rf_wire_double(device, "utilization", 0, 1, -1, &ret->utilization, err);
+    if (rc == RF_OK)
+        rc = rf_wire_double(device, "temperature_c", 0, 1000, -1, &ret->temperature_c, err);
+    if (rc == RF_OK)
+        rc = rf_wire_double(device, "power_w", 0, 1e6, -1, &ret->power_w, err);
+    return rc == RF_OK ? rc : rf_wrap(err, rc, "device");
+}
+
+static void add_gauge(cJSON *json, const char *name, double value)
+{
+    if (value >= 0)
+        cJSON_AddNumberToObject(json, name, value);
+}
+
+static void add_gauges(cJSON *json, const struct rf_wire_gauges *g)
+{
+    if (!g->told)
+        return;
+    cJSON *device = cJSON_AddObjectToObject(json, "device");
+    add_gauge(device, "memory_used_bytes", (double)g->memory_used_bytes);
+    add_gauge(device, "utilization", g->utilization);
+    add_gauge(device, "temperature_c", g->temperature_c);
+    add_gauge(device, "power_w", g->power_w);
+}
+
 enum rf_code rf_wire_lease_ask_read(const cJSON *json, struct rf_wire_lease_ask *ret, struct rf_err *err)
 {
     struct rf_wire_lease_ask m = {0};
     enum rf_code rc = rf_wire_worker_id_read(json, m.worker_id, err);
     if (rc == RF_OK)
         rc = rf_wire_int(json, "wait_ms", 0, 30000, 0, &m.wait_ms, err);
+    if (rc == RF_OK)
+        rc = read_gauges(json, &m.device, err);
     if (rc == RF_OK)
         *ret = m;
     return rc;
@@ -270,6 +308,7 @@ cJSON *rf_wire_lease_ask_build(const struct rf_wire_lease_ask *m)
 {
     cJSON *json = rf_wire_worker_id_build(m->worker_id);
     cJSON_AddNumberToObject(json, "wait_ms", (double)m->wait_ms);
+    add_gauges(json, &m->device);
     return json;
 }
 
@@ -404,31 +443,6 @@ cJSON *rf_wire_lease_build(const struct rf_wire_lease *lease)
 
 /* ---- heartbeat ---- */
 
-static enum rf_code read_gauges(const cJSON *json, struct rf_wire_gauges *ret, struct rf_err *err)
-{
-    const cJSON *device = rf_wire_get(json, "device");
-    *ret = (struct rf_wire_gauges){0};
-    if (device == NULL)
-        return RF_OK;
-    ret->told = true;
-    enum rf_code rc = rf_wire_object(device, "device", err);
-    if (rc == RF_OK)
-        rc = rf_wire_int(device, "memory_used_bytes", 0, RF_MAX_SEED, -1, &ret->memory_used_bytes, err);
-    if (rc == RF_OK)
-        rc = rf_wire_double(device, "utilization", 0, 1, -1, &ret->utilization, err);
-    if (rc == RF_OK)
-        rc = rf_wire_double(device, "temperature_c", 0, 1000, -1, &ret->temperature_c, err);
-    if (rc == RF_OK)
-        rc = rf_wire_double(device, "power_w", 0, 1e6, -1, &ret->power_w, err);
-    return rc == RF_OK ? rc : rf_wrap(err, rc, "device");
-}
-
-static void add_gauge(cJSON *json, const char *name, double value)
-{
-    if (value >= 0)
-        cJSON_AddNumberToObject(json, name, value);
-}
-
 enum rf_code rf_wire_heartbeat_read(const cJSON *json, struct rf_wire_heartbeat *ret, struct rf_err *err)
 {
     struct rf_wire_heartbeat m = {0};
@@ -460,13 +474,7 @@ cJSON *rf_wire_heartbeat_build(const struct rf_wire_heartbeat *m)
     cJSON_AddNumberToObject(json, "step", m->step);
     cJSON_AddNumberToObject(json, "steps", m->steps);
     cJSON_AddNumberToObject(json, "fraction", m->fraction);
-    if (m->device.told) {
-        cJSON *device = cJSON_AddObjectToObject(json, "device");
-        add_gauge(device, "memory_used_bytes", (double)m->device.memory_used_bytes);
-        add_gauge(device, "utilization", m->device.utilization);
-        add_gauge(device, "temperature_c", m->device.temperature_c);
-        add_gauge(device, "power_w", m->device.power_w);
-    }
+    add_gauges(json, &m->device);
     return json;
 }
 

@@ -60,9 +60,18 @@ cJSON *rf_wire_registered_build(const struct rf_wire_registered *message);
 
 /* ---- lease ---- */
 
+/* What the device says of itself. */
+struct rf_wire_gauges {
+    bool told;                      /* false: nothing, and the rest means nothing; true: -1 is what it does not tell */
+    int64_t memory_used_bytes;      /* by everybody */
+    double utilization;             /* 0..1 */
+    double temperature_c, power_w;
+};
+
 struct rf_wire_lease_ask {
     char worker_id[RF_WORKER_ID_SIZE];
     int64_t wait_ms;              /* 0..30000 */
+    struct rf_wire_gauges device; /* as the worker began to wait */
 };
 enum rf_code rf_wire_lease_ask_read(const cJSON *json, struct rf_wire_lease_ask *ret_message, struct rf_err *err);
 /* Straight from text that ends with NUL, when it has the plain form that workers send. False: not plain, or wrong: read the
@@ -105,14 +114,6 @@ struct rf_wire_timing {
 extern const char *const rf_stage_names[];
 bool rf_stage_known(const char *name);
 int rf_stage_index(const char *name); /* within rf_stage_names; -1: unknown */
-
-/* What the device says of itself. */
-struct rf_wire_gauges {
-    bool told;                      /* false: nothing, and the rest means nothing; true: -1 is what it does not tell */
-    int64_t memory_used_bytes;      /* by everybody */
-    double utilization;             /* 0..1 */
-    double temperature_c, power_w;
-};
 
 struct rf_wire_heartbeat {
     char worker_id[RF_WORKER_ID_SIZE];

@@ -152,9 +152,26 @@ static bool at_end(struct scan *s, const char *end)
     return s->plain && s->at == end;
 }
 
+/* The same ranges as in wire.c. */
+static void gauges(struct scan *s, struct rf_wire_gauges *g)
+{
+    static const char *const keys[] = {"memory_used_bytes", "utilization", "temperature_c", "power_w"};
+    unsigned seen = 0;
+    int n = 0;
+    *g = (struct rf_wire_gauges){true, -1, -1, -1, -1};
+    take(s, '{');
+    while (more(s, '}', &n))
+        switch (key(s, keys, RF_COUNT_OF(keys), &seen)) {
+        case 0: whole(s, 0, RF_MAX_SEED, &g->memory_used_bytes); break;
+        case 1: number(s, 0, 1, &g->utilization); break;
+        case 2: number(s, 0, 1000, &g->temperature_c); break;
+        case 3: number(s, 0, 1e6, &g->power_w); break;
+        }
+}
+
 bool rf_wire_lease_ask_scan(const char *text, size_t n_bytes, struct rf_wire_lease_ask *ret)
 {
-    static const char *const keys[] = {"worker_id", "wait_ms"};
+    static const char *const keys[] = {"worker_id", "wait_ms", "device"};
     struct scan s = {text, true};
     struct rf_wire_lease_ask m = {0};
     unsigned seen = 0;
@@ -164,6 +181,7 @@ bool rf_wire_lease_ask_scan(const char *text, size_t n_bytes, struct rf_wire_lea
         switch (key(&s, keys, RF_COUNT_OF(keys), &seen)) {
         case 0: worker_id(&s, m.worker_id); break;
         case 1: whole(&s, 0, 30000, &m.wait_ms); break;
+        case 2: gauges(&s, &m.device); break;
         }
     if (n_bytes > RF_WIRE_MAX_BYTES || !at_end(&s, text + n_bytes) || (seen & 1) == 0)
         return false;

@@ -272,6 +272,7 @@ void rf_farm_lease(struct rf_call *c)
     memcpy(a->worker_id, message.worker_id, sizeof a->worker_id);
     a->op.u.claim.worker_id = a->worker_id;
     a->op.u.claim.wait_ms = message.wait_ms;
+    a->op.u.claim.device = message.device;
     enter_polls(a, c->app->polls);
     /* Asked again behind the list: a stop has either set the flag before this, or will find the claim in the list. */
     if (atomic_load(&c->app->stopping))

@@ -48,34 +48,59 @@ static void head(struct rf_out *t, const char *name, const char *type, const cha
     rf_out_printf(t, "# HELP framefarm_%s %s\n# TYPE framefarm_%s %s\n", name, help, name, type);
 }
 
-/* Of the devices that are at work and tell. A worker's name is text from outside: quotes and the like are escaped. */
+/* A worker's name, and its device's, is text from outside. */
+static void put_label(struct rf_out *t, const char *name, const char *text)
+{
+    rf_out_printf(t, ",%s=\"", name);
+    for (const char *c = text; *c != '\0'; c++)
+        if (*c == '\n')
+            rf_out_puts(t, "\\n");
+        else
+            rf_out_printf(t, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+    rf_out_puts(t, "\"");
+}
+
+static bool is_here(const struct rf_worker *w)
+{
+    return w->state == RF_WORKER_IDLE || w->state == RF_WORKER_BUSY || w->state == RF_WORKER_DRAINING;
+}
+
+/* What every living worker said of its device as it registered, and what those that tell said last. */
 static void add_devices(struct rf_out *t, const struct rf_workers *all)
 {
+    enum { FIRST_TOLD = 2 };
     static const struct {
         const char *name, *help;
     } gauges[] = {
-        {"device_memory_used_bytes", "Device memory in use by everybody, of workers with a task."},
+        {"device_info", "Always 1, for each worker that is here; the labels say what it renders on."},
+        {"device_memory_bytes", "Memory that the worker may use: of the whole device, or its --vram."},
+        {"device_memory_used_bytes", "Device memory in use by everybody."},
         {"device_utilization", "Load of the device, 0 to 1."},
         {"device_temperature_celsius", "Temperature of the device."},
         {"device_power_watts", "Power the device takes."},
+        {"device_told_timestamp_seconds", "When the device told these, Unix time."},
     };
     for (size_t i = 0; i < RF_COUNT_OF(gauges); i++) {
         bool headed = false;
         for (int k = 0; k < all->n_workers; k++) {
-            const struct rf_wire_gauges *g = &all->workers[k].gauges;
-            const double values[] = {(double)g->memory_used_bytes, g->utilization, g->temperature_c, g->power_w};
-            if (!g->told || values[i] < 0)
+            const struct rf_worker *w = &all->workers[k];
+            const struct rf_wire_gauges *g = &w->gauges;
+            const double values[RF_COUNT_OF(gauges)] = {
+                1, (double)w->memory_bytes, (double)g->memory_used_bytes, g->utilization, g->temperature_c, g->power_w,
+                (double)w->gauges_ms / 1000};
+            if (!is_here(w) || (i >= FIRST_TOLD && (!g->told || values[i] < 0)))
                 continue;
             if (!headed)
                 head(t, gauges[i].name, "gauge", gauges[i].help);
             headed = true;
-            rf_out_printf(t, "framefarm_%s{id=\"%s\",worker=\"", gauges[i].name, all->workers[k].id);
-            for (const char *c = all->workers[k].name; *c != '\0'; c++)
-                if (*c == '\n')
-                    rf_out_printf(t, "\\n");
-                else
-                    rf_out_printf(t, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-            rf_out_printf(t, "\"} %.15g\n", values[i]);
+            rf_out_printf(t, "framefarm_%s{id=\"%s\"", gauges[i].name, w->id);
+            put_label(t, "worker", w->name);
+            if (i == 0) {
+                put_label(t, "kind", w->device_kind);
+                put_label(t, "device", w->device_name);
+                put_label(t, "precision", w->precision);
+            }
+            rf_out_printf(t, "} %.15g\n", values[i]);
         }
     }
 }

@@ -80,7 +80,8 @@ struct rf_live_worker {
     int n_held;
     int class;                   /* of workers that can do the same equally fast, from 1; 0: not looked up (store_expect.c) */
     char task_id[RF_TASK_ID_SIZE]; /* the newest it was given */
-    struct rf_wire_gauges gauges;  /* of its device, since then */
+    struct rf_wire_gauges gauges;  /* of its device, as told at gauges_ms, by a heartbeat or as it asked for work */
+    int64_t gauges_ms;
     int64_t n_done, n_failed;
     struct rf_op *parked;
     struct rf_live_worker *next_parked, *prev_parked;

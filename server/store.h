@@ -164,8 +164,9 @@ struct rf_op {
         /* The next task for this worker, leased to it. Nothing there: with wait_ms > 0 the op is parked until there is (or
          * a TICK finds wait_ms over), so that many idle workers cost nothing and a new job wakes only one; a second
          * claim of the same worker ends its first. Out: lease (rf_wire_lease_finish()).
+         * `device` is remembered as what it told at now_ms.
          *   RF_ERR_NOT_FOUND  nothing to do: normal, do not log.   RF_ERR_CONFLICT  unknown worker: it must register */
-        struct { const char *worker_id; int64_t wait_ms; struct rf_wire_lease lease; } claim;
+        struct { const char *worker_id; int64_t wait_ms; struct rf_wire_gauges device; struct rf_wire_lease lease; } claim;
 
         /* Ends a parked claim with RF_ERR_CANCELLED (its connection is gone). Compares addresses only, so it is harmless
          * when that claim has been answered meanwhile. */
@@ -376,7 +377,8 @@ struct rf_worker {
     char *name, *build, *host, *device_kind, *device_name, *precision;
     int64_t pid, memory_bytes, registered_ms, seen_ms;
     char task_id[RF_TASK_ID_SIZE];/* what it holds, "" = nothing */
-    struct rf_wire_gauges gauges; /* of its device, by the newest heartbeat of what it holds */
+    struct rf_wire_gauges gauges; /* of its device, as it told last; nothing of one that is lost or has left */
+    int64_t gauges_ms;            /* when that was */
     char *models_text;            /* JSON array as registered */
     int64_t n_done, n_failed;     /* tasks, since it registered */
 };

@@ -153,8 +153,10 @@ static void collect(void *ctx, struct rf_live_worker *w)
         .device_kind = rf_strdup(reg->device_kind), .device_name = rf_strdup(reg->device_name),
         .precision = rf_strdup(reg->precision), .pid = reg->pid, .memory_bytes = reg->memory_bytes,
         .registered_ms = w->registered_ms, .seen_ms = w->seen_wall_ms, .n_done = w->n_done, .n_failed = w->n_failed};
-    if (w->n_held > 0)
+    if (w->state == RF_WORKER_IDLE || w->state == RF_WORKER_DRAINING) {
         r->gauges = w->gauges;
+        r->gauges_ms = w->gauges_ms;
+    }
     memcpy(r->id, w->id, sizeof r->id);
     memcpy(r->task_id, w->n_held > 0 ? w->task_id : "", w->n_held > 0 ? sizeof r->task_id : 1);
     RF_AUTO(rf_json_destroy) cJSON *models = rf_wire_models_build(reg->models, reg->n_models);

@@ -93,6 +93,7 @@ struct rf_store {
     pthread_t checkpointer;
     bool has_checkpointer, checkpoint_wanted, checkpoint_ending;
     atomic_int wal_moved;           /* pages of the log that are in the database by now */
+    pthread_mutex_t checkpoint_pass; /* held while it moves */
     pthread_mutex_t checkpoint_lock;
     pthread_cond_t checkpoint_cond;
 };
@@ -197,6 +198,7 @@ bool rf_job_finish(struct rf_store *s, struct rf_live_job *job, enum rf_job_stat
                    const char *error_code, const char *error_message, int64_t now_ms);
 /* A sign of life. NULL: unknown. Somebody lost comes back by it; somebody who left does not. */
 struct rf_live_worker *rf_worker_touch(struct rf_store *s, const char *id, int64_t now_ms);
+void rf_worker_told(struct rf_live_worker *w, const struct rf_wire_gauges *device, int64_t now_ms);
 
 void rf_readers_close(struct rf_store *s);
 /* Keeps the newest of each name in memory. */

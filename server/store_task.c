@@ -320,7 +320,7 @@ void rf_op_heartbeat(struct rf_store *s, struct rf_op *op)
     struct rf_live_job *job = held(s, op->u.heartbeat.task_id, m->lease, &id);
     struct rf_live_worker *worker = rf_worker_touch(s, m->worker_id, op->now_ms);
     if (worker != NULL)
-        worker->gauges = m->device;
+        rf_worker_told(worker, &m->device, op->now_ms);
     op->u.heartbeat.cancel = false;
     op->u.heartbeat.lease_ms = s->config.lease_ms;
     if (job == NULL) {

@@ -37,6 +37,12 @@ struct rf_live_worker *rf_worker_touch(struct rf_store *s, const char *id, int64
     return w;
 }
 
+void rf_worker_told(struct rf_live_worker *w, const struct rf_wire_gauges *device, int64_t now_ms)
+{
+    w->gauges = *device;
+    w->gauges_ms = now_ms;
+}
+
 /* ---- parked claims: first come, first served ---- */
 
 void rf_park(struct rf_store *s, struct rf_live_worker *w, struct rf_op *op)
@@ -80,6 +86,7 @@ bool rf_op_claim(struct rf_store *s, struct rf_op *op)
         op->code = rf_fail(&op->err, RF_ERR_CONFLICT, "this worker is not registered");
         return true;
     }
+    rf_worker_told(w, &op->u.claim.device, op->now_ms);
     end_parked(s, w, RF_ERR_NOT_FOUND, "the worker asked again");
     if (rf_sched_wake(s->sched, now_ms) > 0)
         s->fresh = true; /* perhaps more woke than this one takes */

@@ -252,7 +252,7 @@ void rf_video_json(struct rf_out *t, const char *key, const struct rf_job *job)
     rf_json_close(t, '}');
 }
 
-static void gauge_keys(struct rf_out *t, const struct rf_wire_gauges *g)
+static void gauge_keys(struct rf_out *t, const struct rf_wire_gauges *g, int64_t told_ms)
 {
     if (g->memory_used_bytes >= 0)
         rf_json_int(t, "memory_used_bytes", g->memory_used_bytes);
@@ -262,6 +262,7 @@ static void gauge_keys(struct rf_out *t, const struct rf_wire_gauges *g)
         rf_json_num(t, "temperature_c", g->temperature_c);
     if (g->power_w >= 0)
         rf_json_num(t, "power_w", g->power_w);
+    rf_json_int(t, "told_at", told_ms / 1000);
 }
 
 void rf_worker_json(struct rf_out *t, const char *key, const struct rf_worker *w)
@@ -280,7 +281,7 @@ void rf_worker_json(struct rf_out *t, const char *key, const struct rf_worker *w
     rf_json_int(t, "memory_bytes", w->memory_bytes);
     rf_json_str(t, "precision", w->precision);
     if (w->gauges.told)
-        gauge_keys(t, &w->gauges);
+        gauge_keys(t, &w->gauges, w->gauges_ms);
     rf_json_close(t, '}');
     rf_json_raw(t, "models", w->models_text && w->models_text[0] ? w->models_text : "[]");
     rf_json_str(t, "task_id", w->task_id[0] ? w->task_id : NULL);

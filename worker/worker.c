@@ -11,6 +11,7 @@
 #include "worker/log.h"
 
 #define LEASE_WAIT_MS 25000
+#define TELLING_WAIT_MS 10000 /* of a device that tells how it is: polls carry that, and nobody wants it much older */
 #define IMPATIENT_MS 100      /* a server that says "nothing" faster than this does not hold the poll: slow down */
 #define IMPATIENT_PAUSE_MS 500
 #define ABANDON_REPORT_MS 2000
@@ -275,8 +276,10 @@ static enum rf_exit loop(struct rf_worker *w)
         struct rf_wire_lease lease = {0};
         RF_AUTO(rf_request_destroy) struct rf_request *request = NULL;
         struct rf_err err = {0};
+        struct rf_wire_gauges device;
+        int64_t wait_ms = rf_nvml_read(w->nvml, &device) ? TELLING_WAIT_MS : LEASE_WAIT_MS;
         struct rf_stopwatch watch = rf_stopwatch_start();
-        enum rf_code rc = rf_farm_lease(w->studio.link, LEASE_WAIT_MS, &w->drain, &lease, &request, &err);
+        enum rf_code rc = rf_farm_lease(w->studio.link, wait_ms, &device, &w->drain, &lease, &request, &err);
         if (rc == RF_OK) {
             n_failed = 0;
             rc = run_task(w, &lease, request);

@@ -49,7 +49,11 @@ static void scan(const char *text, size_t n)
     RF_ASSERT(rf_json_parse(text, n, RF_WIRE_MAX_BYTES, &json, NULL) == RF_OK);
     if (asks) {
         RF_ASSERT(rf_wire_lease_ask_read(json, &same_ask, NULL) == RF_OK);
+        const struct rf_wire_gauges *g = &ask.device, *same_g = &same_ask.device;
         RF_ASSERT(strcmp(ask.worker_id, same_ask.worker_id) == 0 && ask.wait_ms == same_ask.wait_ms);
+        RF_ASSERT(g->told == same_g->told && g->memory_used_bytes == same_g->memory_used_bytes);
+        RF_ASSERT(g->utilization == same_g->utilization && g->temperature_c == same_g->temperature_c);
+        RF_ASSERT(g->power_w == same_g->power_w);
     }
     if (r == NULL)
         return;

@@ -176,8 +176,8 @@ class Worker:
         self.registered = client.post("/farm/v1/register", message)
         self.id = self.registered.json().get("worker_id") if self.registered.status == 200 else None
 
-    def lease(self, wait_ms=0):
-        return self.client.post("/farm/v1/lease", {"worker_id": self.id, "wait_ms": wait_ms})
+    def lease(self, wait_ms=0, **more):
+        return self.client.post("/farm/v1/lease", {"worker_id": self.id, "wait_ms": wait_ms, **more})
 
     def take(self, wait_ms=5000):
         answer = self.lease(wait_ms)

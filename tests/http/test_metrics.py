@@ -4,6 +4,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 import math
 import re
+import time
 
 import pytest
 
@@ -126,7 +127,8 @@ def test_counters_only_grow_and_count_what_happened(client, worker):
     assert 1000 < grown("framefarm_http_received_bytes_total") < 1100
 
 
-def test_histograms_count_calls_by_kind_and_stages_of_tasks(client, worker):
+def test_histograms_count_calls_by_kind_and_stages_of_tasks(client):
+    worker = Worker(client)     # on one connection a call is counted, with its last byte, before the next is read
     def count(families, name, **labels):
         return families["framefarm_" + name][1][("framefarm_" + name + "_count", tuple(sorted(labels.items())))]
     before = scrape(client)
@@ -166,24 +168,59 @@ def test_gauges_follow_jobs_workers_and_the_pause(client, worker):
     assert gauge("jobs", state="completed") == 2 and gauge("tasks_leased") == 0 and gauge("queue_paused") == 1
 
 
+TOLD = {"memory_used_bytes": 12 << 30, "utilization": 0.97, "temperature_c": 61, "power_w": 412.5}
+
+
+def shown(client):
+    return client.get("/v1/workers").json()["data"][0]["device"]
+
+
 def test_a_device_at_work_shows_its_gauges_whatever_its_worker_is_called(server, client):
     worker = Worker(client, name='a "gpu"\\ 1')
     client.create()
     task = worker.take()
-    def shown():
-        return client.get("/v1/workers").json()["data"][0]["device"]
-    assert "temperature_c" not in shown()
-    told = {"memory_used_bytes": 12 << 30, "utilization": 0.97, "temperature_c": 61, "power_w": 412.5}
-    assert worker.about(task, "heartbeat", stage="low_noise", step=1, steps=2, fraction=0.5, device=told).status == 200
-    assert told.items() <= shown().items()
+    assert "temperature_c" not in shown(client) and "told_at" not in shown(client)
+    assert worker.about(task, "heartbeat", stage="low_noise", step=1, steps=2, fraction=0.5, device=TOLD).status == 200
+    assert TOLD.items() <= shown(client).items()
     labels = (("id", worker.id), ("worker", r'a \"gpu\"\\ 1'))
     kind, samples = scrape(client)["framefarm_device_temperature_celsius"]
     assert kind == "gauge" and samples == {("framefarm_device_temperature_celsius", labels): 61}
     part = {"power_w": 90}
     assert worker.about(task, "heartbeat", stage="low_noise", step=2, steps=2, fraction=0.6, device=part).status == 200
-    assert shown()["power_w"] == 90 and "temperature_c" not in shown()
+    assert shown(client)["power_w"] == 90 and "temperature_c" not in shown(client)
     refused = worker.about(task, "heartbeat", stage="low_noise", step=2, steps=2, fraction=0.6, device={"utilization": 97})
     assert refused.status == 400 and "utilization" in refused.error["message"]
+
+
+def test_an_idle_device_shows_what_it_told_as_its_worker_asked_for_work(server, client):
+    device = {"kind": "cuda", "name": 'a "big"\\ card', "memory_bytes": 140 << 30, "precision": "bf16"}
+    worker = Worker(client, name="gpu-1", device=device)
+    assert "told_at" not in shown(client)
+    before = int(time.time())
+    assert worker.lease(device=TOLD).status == 204
+    assert TOLD.items() <= shown(client).items() and before <= shown(client)["told_at"] <= time.time()
+    labels = (("id", worker.id), ("worker", "gpu-1"))
+
+    def gauge(name):
+        return scrape(client)["framefarm_device_" + name][1][("framefarm_device_" + name, labels)]
+    assert {name: gauge(name) for name in ("memory_bytes", "memory_used_bytes", "utilization", "temperature_celsius",
+                                           "power_watts")} == \
+        {"memory_bytes": 140 << 30, "memory_used_bytes": 12 << 30, "utilization": 0.97, "temperature_celsius": 61,
+         "power_watts": 412.5}
+    assert before <= gauge("told_timestamp_seconds") <= time.time()
+    (_, of_info), = scrape(client)["framefarm_device_info"][1]
+    assert dict(of_info) == {**dict(labels), "kind": "cuda", "device": r'a \"big\"\\ card', "precision": "bf16"}
+    refused = worker.lease(device={"utilization": 97})
+    assert refused.status == 400 and "utilization" in refused.error["message"]
+
+
+def test_gauges_stay_between_tasks_and_go_with_the_worker(server, client, worker):
+    client.create()
+    task = worker.take()
+    assert worker.about(task, "heartbeat", stage="load", step=0, steps=0, fraction=0, device=TOLD).status == 200
     worker.work(task)
-    worker.work_all()
-    assert "power_w" not in shown()
+    assert shown(client)["power_w"] == 412.5
+    worker.lease(device={"power_w": 70})
+    assert shown(client)["power_w"] == 70
+    assert client.post("/farm/v1/leave", {"worker_id": worker.id}).status == 200
+    assert "power_w" not in shown(client) and "framefarm_device_info" not in scrape(client)

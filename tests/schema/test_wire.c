@@ -268,10 +268,23 @@ static void small_messages_go_over_the_wire_unchanged(void **state)
     RF_AUTO(rf_json_destroy) cJSON *b = rf_wire_heartbeat_answer_build(&c);
     assert_int_equal(rf_wire_heartbeat_answer_read(b, &c2, NULL), RF_OK);
     assert_true(c2.cancel && c2.lease_ms == 30000);
-    struct rf_wire_lease_ask q = {WORKER, 30000}, q2;
+    struct rf_wire_lease_ask q = {.worker_id = WORKER, .wait_ms = 30000}, q2, q3;
     RF_AUTO(rf_json_destroy) cJSON *d = rf_wire_lease_ask_build(&q);
     assert_int_equal(rf_wire_lease_ask_read(d, &q2, NULL), RF_OK);
-    assert_int_equal(q2.wait_ms, 30000);
+    assert_true(q2.wait_ms == 30000 && !q2.device.told);
+    q.device = (struct rf_wire_gauges){true, INT64_C(99) << 30, 0.35, -1, 118.5};
+    RF_AUTO(rf_json_destroy) cJSON *asks = rf_wire_lease_ask_build(&q);
+    RF_AUTO(rf_free) char *text = cJSON_PrintUnformatted(asks);
+    assert_int_equal(rf_wire_lease_ask_read(asks, &q2, NULL), RF_OK);
+    assert_true(rf_wire_lease_ask_scan(text, strlen(text), &q3)); /* what workers send is plain */
+    for (const struct rf_wire_gauges *g = &q2.device; g != NULL; g = g == &q2.device ? &q3.device : NULL) {
+        assert_true(g->told && g->memory_used_bytes == q.device.memory_used_bytes && g->utilization == 0.35);
+        assert_true(g->temperature_c == -1 && g->power_w == 118.5);
+    }
+    static const char hot[] = "{\"worker_id\": \"" WORKER "\", \"device\": {\"utilization\": 97}}";
+    RF_AUTO(rf_json_destroy) cJSON *wrong = parse(hot);
+    assert_int_equal(rf_wire_lease_ask_read(wrong, &q2, NULL), RF_ERR_INVALID);
+    assert_false(rf_wire_lease_ask_scan(hot, sizeof hot - 1, &q3));
     struct rf_wire_registered r = {WORKER, 30000, 5000}, r2;
     RF_AUTO(rf_json_destroy) cJSON *e = rf_wire_registered_build(&r);
     assert_int_equal(rf_wire_registered_read(e, &r2, NULL), RF_OK);

@@ -53,8 +53,8 @@ def farm():
 class Worker:
     """The process, its log, and the gate before its steps."""
 
-    def __init__(self, farm, models, tmp_path, *options, gated=False):
-        env = {**os.environ, "TMPDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1"}
+    def __init__(self, farm, models, tmp_path, *options, gated=False, **more_env):
+        env = {**os.environ, "TMPDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", **more_env}
         self.gate = None
         if gated:
             gate = tmp_path / "gate"
@@ -223,6 +223,30 @@ def test_the_token_goes_with_every_call(farm, start, tmp_path):
     assert worker.wait() == 0
     assert {c.headers.get("Authorization") for c in farm.calls} == {"Bearer secret"}
     assert "secret" not in worker.log
+
+
+# ---- what the device tells ----
+
+CARD = {"FRAMEFARM_NVML": os.environ.get("FRAMEFARM_TEST_NVML", ""), "FAKE_PCI_ADDRESS": "00000000:18:00.0",
+        "FAKE_NVML": "2048,35,41,118500"}
+TOLD = {"memory_used_bytes": 2048 << 20, "utilization": 0.35, "temperature_c": 41, "power_w": 118.5}
+
+
+def test_a_device_tells_how_it_is_with_every_poll_and_every_heartbeat(farm, start):
+    worker = start(gated=True, **CARD)
+    poll = farm.wait("lease").json
+    assert poll["device"] == TOLD and poll["wait_ms"] <= 10000
+    farm.give(segment())
+    assert farm.wait("heartbeat").json["device"] == TOLD
+    worker.step(4)
+    farm.wait("complete")
+    assert farm.wait("lease", 2).json["device"] == TOLD
+
+
+def test_a_device_that_tells_nothing_is_not_made_up(farm, start):
+    start(**{**CARD, "FAKE_NVML": ",,,"})
+    poll = farm.wait("lease").json
+    assert "device" not in poll and poll["wait_ms"] > 10000
 
 
 # ---- leases ----

@@ -278,10 +278,11 @@ static void refuse_unreadable(struct rf_link *link, const cJSON *json, const str
     rf_wire_report_destroy(&report);
 }
 
-enum rf_code rf_farm_lease(struct rf_link *link, int64_t wait_ms, struct rf_stop *stop, struct rf_wire_lease *ret_lease,
-                           struct rf_request **ret_request, struct rf_err *err)
+enum rf_code rf_farm_lease(struct rf_link *link, int64_t wait_ms, const struct rf_wire_gauges *device,
+                           struct rf_stop *stop, struct rf_wire_lease *ret_lease, struct rf_request **ret_request,
+                           struct rf_err *err)
 {
-    struct rf_wire_lease_ask ask = {.wait_ms = wait_ms};
+    struct rf_wire_lease_ask ask = {.wait_ms = wait_ms, .device = *device};
     unsigned generation = current_worker(link->farm, ask.worker_id);
     if (ask.worker_id[0] == '\0') {
         enum rf_code rc = rf_farm_register(link, stop, err);

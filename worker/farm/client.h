@@ -33,12 +33,14 @@ void rf_link_destroy(struct rf_link **link);
 enum rf_code rf_farm_register(struct rf_link *link, struct rf_stop *stop, struct rf_err *err);
 
 /* Waits up to wait_ms for work.
+ *   device                   what it says of itself now; nothing with told false
  *   ret_lease, ret_request   rf_wire_lease_finish(), rf_request_destroy()
  *   RF_ERR_NOT_FOUND  there was none; normal, do not log
  *   RF_ERR_IO         the server is away
  *   RF_ERR_FORMAT     it sent a task we cannot read; it has been told so */
-enum rf_code rf_farm_lease(struct rf_link *link, int64_t wait_ms, struct rf_stop *stop, struct rf_wire_lease *ret_lease,
-                           struct rf_request **ret_request, struct rf_err *err);
+enum rf_code rf_farm_lease(struct rf_link *link, int64_t wait_ms, const struct rf_wire_gauges *device,
+                           struct rf_stop *stop, struct rf_wire_lease *ret_lease, struct rf_request **ret_request,
+                           struct rf_err *err);
 
 /* Tells how far we are. `beat` need not name worker or lease.
  *   RF_ERR_CONFLICT, RF_ERR_NOT_FOUND  the task is not ours any more
