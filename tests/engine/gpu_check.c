@@ -285,22 +285,35 @@ struct conv_case {
     int kt, ks, stride_t, stride_s;
     bool upsample, residual;
 };
+    bool before, wide; /* the first two frames lie elsewhere; the result is F32 */
 
 static void convolutions(struct bench *b)
 {
     static const struct conv_case cases[] = {
-        {"conv 96 to 96", 4, 13, 29, 96, 96, 3, 3, 1, 1, false, true},
-        {"conv 384 to 384", 3, 9, 11, 384, 384, 3, 3, 1, 1, false, false},
-        {"conv 192 to 100", 3, 5, 7, 192, 100, 3, 3, 1, 1, false, false},
-        {"conv 96 to 3, the head", 4, 17, 31, 96, 3, 3, 3, 1, 1, false, false},
-        {"conv 16 to 384", 3, 9, 11, 16, 384, 3, 3, 1, 1, false, false},
-        {"conv 8 to 24", 3, 9, 11, 8, 24, 3, 3, 1, 1, false, true},
-        {"conv 3 to 96, gathered plainly", 3, 9, 49, 3, 96, 3, 3, 1, 1, false, false},
-        {"conv upsampling 192 to 96", 2, 9, 13, 192, 96, 1, 3, 1, 1, true, false},
-        {"conv stride 2, 96 to 96", 2, 14, 26, 96, 96, 1, 3, 1, 2, false, false},
-        {"conv time stride 2", 7, 6, 10, 96, 96, 3, 1, 2, 1, false, false},
-        {"conv 384 to 768 in time", 4, 5, 7, 384, 768, 3, 1, 1, 1, false, false},
-        {"conv 1x1", 1, 9, 13, 384, 384, 1, 1, 1, 1, false, true},
+        {"conv 96 to 96", 4, 13, 29, 96, 96, 3, 3, 1, .stride_s = 1, .residual = true},
+        {"conv 384 to 384", 3, 9, 11, 384, 384, 3, 3, 1, .stride_s = 1},
+        {"conv 192 to 100", 3, 5, 7, 192, 100, 3, 3, 1, .stride_s = 1},
+        {"conv 96 to 3, the head", 4, 17, 31, 96, 3, 3, 3, 1, .stride_s = 1},
+        {"conv 16 to 384", 3, 9, 11, 16, 384, 3, 3, 1, .stride_s = 1},
+        {"conv 8 to 24", 3, 9, 11, 8, 24, 3, 3, 1, .stride_s = 1, .residual = true},
+        {"conv 3 to 96, gathered plainly", 3, 9, 49, 3, 96, 3, 3, 1, .stride_s = 1},
+        {"conv upsampling 192 to 96", 2, 9, 13, 192, 96, 1, 3, 1, .stride_s = 1, .upsample = true},
+        {"conv stride 2, 96 to 96", 2, 14, 26, 96, 96, 1, 3, 1, .stride_s = 2},
+        {"conv time stride 2", 7, 6, 10, 96, 96, 3, 1, 2, .stride_s = 1},
+        {"conv 384 to 768 in time", 4, 5, 7, 384, 768, 3, 1, 1, .stride_s = 1},
+        {"conv 1x1", 1, 9, 13, 384, 384, 1, 1, 1, .stride_s = 1, .residual = true},
+        {"conv 96, whole tiles, frames before", 4, 64, 32, 96, 96, 3, 3, 1, .stride_s = 1, .before = true},
+        {"conv 96, one frame, before", 3, 37, 18, 96, 96, 3, 3, 1, .stride_s = 1, .residual = true, .before = true},
+        {"conv 96, f32, before", 5, 3, 3, 96, 96, 3, 3, 1, .stride_s = 1, .residual = true, .before = true, .wide = true},
+        {"conv 192, odd, before", 6, 19, 23, 192, 192, 3, 3, 1, .stride_s = 1, .residual = true, .before = true},
+        {"conv 192 to 384, f32", 3, 17, 16, 192, 384, 3, 3, 1, .stride_s = 1, .wide = true},
+        {"conv 384, before", 6, 16, 33, 384, 384, 3, 3, 1, .stride_s = 1, .before = true},
+        {"conv 96 over one frame", 2, 33, 17, 96, 96, 1, 3, 1, .stride_s = 1, .residual = true},
+        {"conv 96 to 3, before, f32", 6, 33, 17, 96, 3, 3, 3, 1, .stride_s = 1, .before = true, .wide = true},
+        {"conv upsampling 384 to 192", 3, 17, 19, 384, 192, 1, 3, 1, .stride_s = 1, .upsample = true, .residual = true},
+        {"conv upsampling 192 to 96, large", 2, 35, 18, 192, 96, 1, 3, 1, .stride_s = 1, .upsample = true, .wide = true},
+        {"conv 3 to 96, before", 6, 9, 49, 3, 96, 3, 3, 1, .stride_s = 1, .before = true},
+        {"conv time stride 2, before", 7, 6, 10, 96, 96, 3, 1, 2, .stride_s = 1, .before = true},
     };
     for (size_t i = 0; i < RF_COUNT_OF(cases); i++) {
         const struct conv_case *c = &cases[i];
@@ -311,12 +324,25 @@ static void convolutions(struct bench *b)
         struct pair x = make(b, RF_BF16, 1, RF_SHAPE(c->t, c->h, c->w, c->in));
         struct pair w = make(b, RF_BF16, 0.2f, RF_SHAPE(c->out, c->kt, c->ks, c->ks, c->in));
         struct pair bias = make(b, RF_F32, 1, RF_SHAPE(c->out));
-        struct pair y = make(b, RF_BF16, c->residual ? 1 : 0, RF_SHAPE(to, ho, wo, c->out)); /* the sum in place */
+        struct pair y = make(b, c->wide ? RF_F32 : RF_BF16, c->residual ? 1 : 0, RF_SHAPE(to, ho, wo, c->out));
         struct rf_conv gpu = {w.gpu, bias.gpu}, cpu = {w.cpu, bias.cpu};
-        rf_conv(b->gpu, &y.gpu, &x.gpu, &gpu,
-                &(struct rf_conv_opts){c->stride_t, c->stride_s, c->upsample, c->residual ? &y.gpu : NULL});
-        rf_conv(b->cpu, &y.cpu, &x.cpu, &cpu,
-                &(struct rf_conv_opts){c->stride_t, c->stride_s, c->upsample, c->residual ? &y.cpu : NULL});
+        struct rf_conv_opts opts = {.stride_t = c->stride_t, .stride_s = c->stride_s, .upsample = c->upsample};
+        opts.add = c->residual ? &y.cpu : NULL; /* the sum in place */
+        rf_conv(b->cpu, &y.cpu, &x.cpu, &cpu, &opts);
+        struct rf_tensor before[2], from = x.gpu;
+        if (c->before) {
+            struct pair apart = make(b, RF_BF16, 1, RF_SHAPE(2, c->h, c->w, c->in));
+            for (int k = 0; k < 2; k++) { /* the younger one first in memory, and NaN where they were */
+                struct rf_tensor old = rf_tensor_slice(&x.gpu, k, 1);
+                before[k] = rf_tensor_slice(&apart.gpu, 1 - k, 1);
+                rf_copy(b->gpu, &before[k], &old);
+                rf_fill(b->gpu, &old, NAN);
+            }
+            from = rf_tensor_slice(&x.gpu, 2, c->t - 2);
+            opts.before = before;
+        }
+        opts.add = c->residual ? &y.gpu : NULL;
+        rf_conv(b->gpu, &y.gpu, &from, &gpu, &opts);
         check(b, c->name, &y, 4e-3);
     }
     if (begin(b, "layouts")) {

@@ -407,6 +407,42 @@ static void patches_go_in_channel_first_and_come_out_channel_last(void **state)
 }
 
 int op_suite_run(const char *device, const char *precision)
+/* ---- convolution ---- */
+
+static void convolution_finds_the_frames_before_x_wherever_they_lie(void **state)
+{
+    enum { T = 3, H = 5, W = 7, IN = 8, OUT = 6, FRAME = H * W * IN };
+    for (int kind = 0; kind < 3; kind++) { /* plain, every second frame, doubled */
+        struct bench b;
+        bench_begin(&b, *state);
+        int stride_t = kind == 1 ? 2 : 1, up = kind == 2 ? 2 : 1;
+        int64_t n = (T + 2 - 3) / stride_t + 1, size = n * H * up * W * up * OUT;
+        float *x, *w;
+        struct rf_tensor whole = bench_random_tensor(&b, RF_F32, &x, RF_SHAPE(T + 2, H, W, IN));
+        struct rf_tensor tw = bench_random_tensor(&b, RF_F32, &w, RF_SHAPE(OUT, 3, 3, 3, IN));
+        struct rf_tensor front = bench_tensor(&b, RF_F32, NULL, RF_SHAPE(n, H * up, W * up, OUT));
+        struct rf_tensor ty = bench_tensor(&b, RF_F32, NULL, RF_SHAPE(n, H * up, W * up, OUT));
+        struct rf_conv conv = {.w = tw};
+        struct rf_conv_opts opts = {.stride_t = stride_t, .upsample = kind == 2};
+        rf_conv(b.e, &front, &whole, &conv, &opts);
+
+        /* In memory: the younger one, x, the older one. */
+        struct rf_tensor younger = bench_tensor(&b, RF_F32, x + FRAME, RF_SHAPE(1, H, W, IN));
+        struct rf_tensor tx = bench_tensor(&b, RF_F32, x + 2 * FRAME, RF_SHAPE(T, H, W, IN));
+        struct rf_tensor older = bench_tensor(&b, RF_F32, x, RF_SHAPE(1, H, W, IN));
+        opts.before = (struct rf_tensor[]){older, younger};
+        rf_conv(b.e, &ty, &tx, &conv, &opts);
+        float *want = rf_new_array(float, (size_t)size);
+        assert_int_equal(rf_download(b.e, &front, want, NULL), RF_OK);
+        double *ref = doubles(size);
+        for (int64_t i = 0; i < size; i++)
+            ref[i] = want[i];
+        bench_check(&b, "convolution, frames before x", &ty, ref, 0);
+        free(x), free(w), free(want), free(ref);
+        bench_end(&b);
+    }
+}
+
 {
     struct rf_engine *e = NULL;
     struct rf_err err = {0};
@@ -429,6 +465,7 @@ int op_suite_run(const char *device, const char *precision)
         cmocka_unit_test_prestate(copy_converts_and_fill_fills, e),
         cmocka_unit_test_prestate(patches_go_in_channel_first_and_come_out_channel_last, e),
     };
+        cmocka_unit_test_prestate(convolution_finds_the_frames_before_x_wherever_they_lie, e),
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     rf_engine_close(&e);
     return failed;

@@ -301,6 +301,8 @@ static enum rf_code paper_conv(void *self, const struct rf_tensor *y, const stru
     check(&w->w, true);
     check(&w->b, true);
     check(opts->add, false);
+    for (int i = 0; opts->before && i < 2; i++)
+        check(&opts->before[i], false);
     return counted(err);
 }
 

@@ -109,7 +109,8 @@ static void check_conv(const struct conv_case *c, int n_threads)
 
     struct rf_conv conv = {w.t, c->no_bias ? (struct rf_tensor){0} : bias.t};
     rf_conv(b.e, &y.t, &x.t, &conv,
-            &(struct rf_conv_opts){c->stride_t, c->stride_s, c->upsample, c->residual ? &add.t : NULL});
+            &(struct rf_conv_opts){.stride_t = c->stride_t, .stride_s = c->stride_s, .upsample = c->upsample,
+                                   .add = c->residual ? &add.t : NULL});
     assert_int_equal(rf_engine_sync(b.e, NULL), RF_OK);
     field_fetch(&b, &y);
 

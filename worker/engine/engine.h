@@ -212,8 +212,11 @@ struct rf_conv_opts {
     const struct rf_tensor *add; /* shape of y, added to the result (residual); NULL: none; may be y */
 };
 
-/* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, so a causal caller
- * puts the history frames in front of x. Zero padding of (k - 1) / 2 in space (see stride_s). */
+    const struct rf_tensor *before; /* array of 2, each [1, H, W, in] of x's type, anywhere: the frames before x, older
+                                       first. NULL: there are none, or the caller put them in front of x */
+/* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, or with `before`
+ * (Ti + 2 - kt) / stride_t + 1; a causal caller names its history so, or puts it in front of x: the result is the same to
+ * the last bit. Zero padding of (k - 1) / 2 in space (see stride_s). */
 void rf_conv(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
              const struct rf_conv_opts *opts);
 

@@ -214,6 +214,13 @@ void rf_unpatchify(struct rf_engine *e, const struct rf_tensor *latent, const st
 
 /* ---- VAE ---- */
 
+/* One frame, of the size and type of x's. */
+static bool is_frame_of(const struct rf_tensor *frame, const struct rf_tensor *x)
+{
+    return present(frame) && frame->dtype == x->dtype && frame->n_dims == 4 && frame->shape[0] == 1 &&
+           frame->shape[1] == x->shape[1] && frame->shape[2] == x->shape[2] && frame->shape[3] == x->shape[3];
+}
+
 void rf_conv(struct rf_engine *e, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
              const struct rf_conv_opts *opts)
 {
@@ -226,8 +233,11 @@ void rf_conv(struct rf_engine *e, const struct rf_tensor *y, const struct rf_ten
     const int64_t *k = w->w.shape; /* out, kt, kh, kw, in */
     RF_ASSERT(k[2] % 2 == 1 && k[3] % 2 == 1 && stride_t >= 1 && (stride_s == 1 || stride_s == 2));
     int64_t up = opts->upsample ? 2 : 1;
-    RF_ASSERT(x->shape[3] == k[4] && y->shape[3] == k[0] && x->shape[0] >= k[1]);
-    RF_ASSERT(y->shape[0] == (x->shape[0] - k[1]) / stride_t + 1);
+    int64_t n_in = x->shape[0] + (opts->before ? 2 : 0);
+    RF_ASSERT(x->shape[3] == k[4] && y->shape[3] == k[0] && n_in >= k[1]);
+    RF_ASSERT(y->shape[0] == (n_in - k[1]) / stride_t + 1);
+    for (int i = 0; opts->before && i < 2; i++)
+        RF_ASSERT(is_frame_of(&opts->before[i], x) && apart(&opts->before[i], y));
     /* Stride 2 pads one row less in all: (H + k - 2 - k) / 2 + 1 = H / 2. */
     RF_ASSERT(y->shape[1] == (stride_s == 1 ? up * x->shape[1] : up * x->shape[1] / 2));
     RF_ASSERT(y->shape[2] == (stride_s == 1 ? up * x->shape[2] : up * x->shape[2] / 2));

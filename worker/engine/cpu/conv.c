@@ -12,7 +12,8 @@
 
 struct conv_job {
     const struct rf_conv *weights;
-    const float *x, *b, *add;
+    const float *x, *before[2], *b, *add;
+    int n_before;                        /* frames in `before`, counted before x's */
     float *y;
     int64_t height, width, n_in;         /* of x as stored */
     int64_t y_height, y_width, n_out;
@@ -61,6 +62,12 @@ static void pack(void *ctx, int64_t item, int worker)
     }
 }
 
+/* Input frame `index`, counted from the first one before x. */
+static const float *input_frame(const struct conv_job *j, int64_t index)
+{
+    return index < j->n_before ? j->before[index] : j->x + (index - j->n_before) * j->height * j->width * j->n_in;
+}
+
 /* The input rows that output row (t, y) sees, without those in the zero border. */
 static void find_rows(const struct conv_job *j, int64_t t, int64_t y, struct rf_conv_tile *tile)
 {
@@ -71,8 +78,8 @@ static void find_rows(const struct conv_job *j, int64_t t, int64_t y, struct rf_
             int64_t yy = y * j->stride_s + dy - j->pad_y;
             if (yy < 0 || yy >= virtual_height)
                 continue;
-            int64_t frame = t * j->stride_t + dt, row = j->upsample ? yy / 2 : yy;
-            tile->row_x[tile->n_rows] = j->x + (frame * j->height + row) * j->width * j->n_in;
+            int64_t row = j->upsample ? yy / 2 : yy;
+            tile->row_x[tile->n_rows] = input_frame(j, t * j->stride_t + dt) + row * j->width * j->n_in;
             tile->row_k[tile->n_rows++] = dt * j->kh + dy;
         }
     }
@@ -146,6 +153,8 @@ enum rf_code rf_cpu_conv(void *self, const struct rf_tensor *y, const struct rf_
         .stride_t = opts->stride_t ? opts->stride_t : 1, .stride_s = opts->stride_s ? opts->stride_s : 1,
         .upsample = opts->upsample, .packed = cpu->shared, .kernels = choose_kernels(cpu),
     };
+    for (int i = 0; opts->before && i < 2; i++)
+        j.before[j.n_before++] = opts->before[i].data;
     if (x->dtype != RF_F32 || y->dtype != RF_F32 || (j.b && w->b.dtype != RF_F32) || !rf_dtype_is_float(w->w.dtype))
         return rf_fail(err, RF_ERR_DEVICE, "the CPU's convolution works on F32 frames");
     if (j.kt * j.kh > RF_CONV_MAX_ROWS || j.kw > 3 || j.stride_s > 2)

@@ -143,11 +143,14 @@ static enum rf_code conv(void *self, const struct rf_tensor *y, const struct rf_
         .kt = (int)k[1], .kh = (int)k[2], .kw = (int)k[3], .stride_t = opts->stride_t ? opts->stride_t : 1,
         .stride_s = opts->stride_s ? opts->stride_s : 1, .upsample = opts->upsample,
     };
+    for (int i = 0; opts->before != NULL && i < 2; i++)
+        a.before[a.n_before++] = opts->before[i].data;
     /* Stride 2 pads right and bottom only: the first output looks at pixels 0, 1, 2. */
     a.pad_y = a.stride_s == 2 ? 0 : (a.kh - 1) / 2;
     a.pad_x = a.stride_s == 2 ? 0 : (a.kw - 1) / 2;
     bool mma = !c->paths.plain && x->dtype == RF_BF16 && w->w.dtype == RF_BF16 && a.c_in % 8 == 0 &&
-               rf_cuda_aligned(a.x) && rf_cuda_aligned(a.w);
+               rf_cuda_aligned(a.x) && rf_cuda_aligned(a.w) &&
+               rf_cuda_aligned(a.before[0]) && rf_cuda_aligned(a.before[1]);
     if (mma)
         LAUNCH("convolution (tensor cores)", rf_launch_conv_mma(c->stream, &a));
     LAUNCH("convolution", rf_launch_conv_plain(c->stream, &a));

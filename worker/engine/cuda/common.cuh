@@ -153,6 +153,15 @@ template <bool MAX> static __device__ __forceinline__ float block_reduce(float x
     default: return cudaErrorInvalidValue; \
     }
 
+/* Input frame `index` of a convolution, counted from the first one before x. */
+template <typename T> static __device__ __forceinline__ const T *conv_frame(const rf_conv_args &a, int64_t index)
+{
+    const int64_t in_x = index - a.n_before;
+    if (in_x < 0)
+        return (const T *)(index == 0 ? a.before[0] : a.before[1]);
+    return (const T *)a.x + in_x * a.h_in * a.w_in * a.c_in;
+}
+
 static inline bool aligned16(const void *p)
 {
     return (uintptr_t)p % 16 == 0;

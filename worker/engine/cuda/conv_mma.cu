@@ -57,7 +57,7 @@ static __global__ void __launch_bounds__(THREADS, 1) conv_mma_kernel(const rf_co
     const int first_out = blockIdx.y * BLOCK_N, n_out = (int)a.c_out;
     const int k_all = a.kt * a.kh * a.kw * (int)a.c_in, n_steps = (k_all + BLOCK_K - 1) / BLOCK_K;
     const int h = (int)(a.upsample ? 2 * a.h_in : a.h_in), w = (int)(a.upsample ? 2 * a.w_in : a.w_in);
-    const bf16 *x = (const bf16 *)a.x, *weights = (const bf16 *)a.w;
+    const bf16 *weights = (const bf16 *)a.w;
 
     const int chunk = threadIdx.x % 4; /* of the step; the same for all rows of this thread */
     int pixel_y[A_ROWS], pixel_x[A_ROWS], frame[A_ROWS];
@@ -86,8 +86,9 @@ static __global__ void __launch_bounds__(THREADS, 1) conv_mma_kernel(const rf_co
             bool exists = k < k_all && (unsigned)yy < (unsigned)h && (unsigned)xx < (unsigned)w;
             if (a.upsample)
                 yy >>= 1, xx >>= 1;
-            int64_t from = (((int64_t)(frame[i] + at.dt) * a.h_in + yy) * a.w_in + xx) * a.c_in + at.c;
-            cp_async16(chunk_at(a_tile, i * (THREADS / 4) + threadIdx.x / 4, chunk), x + (exists ? from : 0), exists);
+            const int64_t from = ((int64_t)yy * a.w_in + xx) * a.c_in + at.c;
+            cp_async16(chunk_at(a_tile, i * (THREADS / 4) + threadIdx.x / 4, chunk),
+                       exists ? conv_frame<bf16>(a, frame[i] + at.dt) + from : weights, exists);
         }
         for (int row = threadIdx.x / 4; row < BLOCK_N; row += THREADS / 4) {
             bool exists = k < k_all && first_out + row < n_out;

@@ -23,7 +23,7 @@ static __global__ void conv_plain_kernel(const rf_conv_args a, int64_t n)
                     continue;
                 if (a.upsample)
                     yy /= 2, xx /= 2;
-                const TX *from = (const TX *)a.x + (((t * a.stride_t + dt) * a.h_in + yy) * a.w_in + xx) * a.c_in;
+                const TX *from = conv_frame<TX>(a, t * a.stride_t + dt) + (yy * a.w_in + xx) * a.c_in;
                 const TW *weight = (const TW *)a.w + (((o * a.kt + dt) * a.kh + dy) * a.kw + dx) * a.c_in;
                 for (int64_t c = 0; c < a.c_in; c++)
                     sum += to_f32(from[c]) * to_f32(weight[c]);

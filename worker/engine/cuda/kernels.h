@@ -141,6 +141,8 @@ struct rf_conv_args {
     const void *x, *w, *add; /* add may be NULL or y */
     const float *bias;       /* may be NULL */
     int y_type, x_type, w_type, add_type;
+    const void *before[2];   /* the frames before x, older first, when n_before is 2 */
+    int n_before;            /* 2, or 0: none */
     int64_t t_in, h_in, w_in, c_in;     /* of x as stored, before upsampling */
     int64_t t_out, h_out, w_out, c_out;
     int kt, kh, kw, stride_t, stride_s, pad_y, pad_x;
