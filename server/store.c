@@ -86,6 +86,7 @@ enum rf_code rf_store_open(const struct rf_store_config *config, struct rf_store
     pthread_mutex_init(&s->models_lock, NULL);
     pthread_mutex_init(&s->readers_lock, NULL);
     pthread_mutex_init(&s->checkpoint_lock, NULL);
+    pthread_mutex_init(&s->checkpoint_pass, NULL);
     pthread_cond_init(&s->checkpoint_cond, NULL);
     enum rf_code rc = lock_database(s, err);
     if (rc == RF_OK)
@@ -135,6 +136,7 @@ void rf_store_destroy(struct rf_store **store)
     pthread_mutex_destroy(&s->models_lock);
     pthread_mutex_destroy(&s->readers_lock);
     pthread_mutex_destroy(&s->checkpoint_lock);
+    pthread_mutex_destroy(&s->checkpoint_pass);
     pthread_cond_destroy(&s->checkpoint_cond);
     free(s);
     *store = NULL;

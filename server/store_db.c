@@ -12,12 +12,15 @@
 /* Pages of the log not yet moved into the database that wake the checkpointer. It moves each page once however often it was
  * written since, so fewer and larger moves are cheaper; 8 MiB are read in no time after a crash. */
 #define WAL_WANTED_PAGES 2000
-/* The log begins anew only when all of it has been moved, which the checkpointer alone seldom catches while commits never
- * pause. From here on (32 MiB) it hurries until few pages are left, and those the writer moves itself; at 256 MiB the
- * writer waits until that has worked. */
+/* The log begins anew only when all of it has been moved and nobody reads it, which the checkpointer alone seldom catches
+ * while commits never pause. From here on (32 MiB) it hurries until few pages are left, and those the writer moves itself,
+ * waiting for nobody. Readers that overlap, commits of many pages or a slow disk can still prevent that, so at 64 MiB the
+ * writer waits: for the checkpointer's pass, and for readers up to WAL_READERS_MS. The log therefore has at most 64 MiB and
+ * one commit, and 8 MiB more for each time that somebody (a backup) went on reading for longer than that. */
 #define WAL_RESTART_PAGES 8192
 #define WAL_REST_PAGES 300
-#define WAL_FORCED_PAGES 65536
+#define WAL_FORCED_PAGES 16384
+#define WAL_READERS_MS 1000
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
@@ -149,6 +152,19 @@ bool rf_sql_row(struct rf_store *s, sqlite3_stmt *stmt)
     return rc == SQLITE_ROW;
 }
 
+/* Moves all that is left and starts the log anew, with all who read it out of the way. */
+static void force_log_anew(struct rf_store *s)
+{
+    pthread_mutex_lock(&s->checkpoint_pass);
+    sqlite3_busy_timeout(s->db, WAL_READERS_MS);
+    if (sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK) {
+        s->wal_pages = s->wal_next_try = 0;
+        atomic_store(&s->wal_moved, 0);
+    }
+    sqlite3_busy_timeout(s->db, BUSY_MS);
+    pthread_mutex_unlock(&s->checkpoint_pass);
+}
+
 static void keep_log_short(struct rf_store *s)
 {
     int moved = atomic_load(&s->wal_moved);
@@ -161,7 +177,10 @@ static void keep_log_short(struct rf_store *s)
     bool due = s->wal_pages >= WAL_RESTART_PAGES && s->wal_pages >= s->wal_next_try;
     if (due && (left <= WAL_REST_PAGES || forced)) {
         s->wal_next_try = s->wal_pages + WAL_WANTED_PAGES; /* a reader in its middle holds the log: not again at once */
-        sqlite3_wal_checkpoint_v2(s->db, NULL, forced ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        if (forced)
+            force_log_anew(s);
+        else
+            sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     } else if (left >= (due ? WAL_REST_PAGES : WAL_WANTED_PAGES) && s->has_checkpointer) {
         pthread_mutex_lock(&s->checkpoint_lock);
         s->checkpoint_wanted = true;
@@ -228,8 +247,10 @@ static void *checkpoint(void *arg)
         s->checkpoint_wanted = false;
         pthread_mutex_unlock(&s->checkpoint_lock);
         int n_log = 0, n_moved = 0;
+        pthread_mutex_lock(&s->checkpoint_pass);
         if (sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &n_log, &n_moved) == SQLITE_OK && n_moved >= 0)
             atomic_store(&s->wal_moved, n_moved);
+        pthread_mutex_unlock(&s->checkpoint_pass);
         pthread_mutex_lock(&s->checkpoint_lock);
     }
     pthread_mutex_unlock(&s->checkpoint_lock);
