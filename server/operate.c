@@ -143,6 +143,44 @@ void rf_queue_handle(struct rf_call *c)
     answer_text(c, &t);
 }
 
+#define MAX_HOURS 744 /* a month of 31 days */
+
+static void count_hours(void *call)
+{
+    struct rf_call *c = call;
+    static const char *const known[] = {"hours", NULL};
+    struct rf_err err = {0};
+    int64_t n = 0;
+    RF_AUTO(rf_free) struct rf_hour *hours = rf_new_array(struct rf_hour, MAX_HOURS);
+    enum rf_code rc = rf_params_only(&c->query, known, &err);
+    if (rc == RF_OK)
+        rc = rf_params_int(&c->query, "hours", 1, MAX_HOURS, 24, &n, &err);
+    if (rc == RF_OK)
+        rc = rf_store_hours(c->app->store, rf_now_ms(), (int)n, hours, &err);
+    if (rc != RF_OK) {
+        rf_answer_failed(c, rc, NULL, &err);
+        rf_call_resume(c, NULL);
+        return;
+    }
+    struct rf_out t = {0};
+    open_list(&t);
+    for (int i = 0; i < (int)n; i++) {
+        rf_json_open(&t, NULL, '{');
+        rf_json_int(&t, "start_at", hours[i].start_ms / 1000);
+        for (unsigned k = RF_JOB_COMPLETED; k < RF_JOB_STATE_COUNT; k++)
+            rf_json_int(&t, rf_job_state_name((enum rf_job_state)k), hours[i].ended[k]);
+        rf_json_close(&t, '}');
+    }
+    close_list(&t);
+    answer_text(c, &t);
+    rf_call_resume(c, NULL);
+}
+
+void rf_throughput_handle(struct rf_call *c)
+{
+    rf_call_offload(c, count_hours);
+}
+
 static void after_pause(struct rf_call *c)
 {
     if (rf_call_op_ok(c, c->state))

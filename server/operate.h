@@ -9,6 +9,8 @@ void rf_models_handle(struct rf_call *c);
 void rf_workers_handle(struct rf_call *c);
 void rf_worker_drain(struct rf_call *c);
 void rf_queue_handle(struct rf_call *c);
+/* How many jobs ended in each of the last hours. */
+void rf_throughput_handle(struct rf_call *c);
 void rf_queue_pause(struct rf_call *c);
 void rf_queue_resume(struct rf_call *c);
 /* Alive: the process answers. */

@@ -36,6 +36,7 @@ const struct rf_route rf_routes[] = {
     {RF_GET, RF_ROLE_USER, "/v1/queue", rf_queue_handle, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_OPERATOR, "/v1/queue/pause", rf_queue_pause, RF_BODY_NONE, 0, NULL, false},
     {RF_POST, RF_ROLE_OPERATOR, "/v1/queue/resume", rf_queue_resume, RF_BODY_NONE, 0, NULL, false},
+    {RF_GET, RF_ROLE_USER, "/v1/throughput", rf_throughput_handle, RF_BODY_NONE, 0, NULL, false},
     {RF_GET, RF_ROLE_OPERATOR, "/v1/timings", rf_timings_all, RF_BODY_NONE, 0, NULL, true},
     {RF_GET, RF_ROLE_USER, "/v1/events", rf_events_handle, RF_BODY_NONE, 0, NULL, true},
     {RF_POST, RF_ROLE_USER, "/v1/tickets", rf_auth_ticket_handle, RF_BODY_NONE, 0, NULL, false},

@@ -365,9 +365,18 @@ struct rf_store_counts {
     int64_t last_hour[RF_JOB_STATE_COUNT]; /* jobs that ended within 3600 s of the last rf_store_count_hour() */
 };
 void rf_store_counts(struct rf_store *s, struct rf_store_counts *ret_counts);
-/* Counts anew how many jobs ended in the hour before now_ms. Those whose files have been removed since are left out. Call it
- * every few seconds from a thread that nobody waits for. */
+/* Counts anew how many jobs ended in the hour before now_ms. Call it every few seconds from a thread that nobody waits for. */
 enum rf_code rf_store_count_hour(struct rf_store *s, int64_t now_ms, struct rf_err *err);
+
+/* How many jobs ended in each of the last n_hours hours of Unix time; the newest, the one that now_ms lies in, stands last.
+ * Deleted jobs are not counted, nor those that were tried again and have not ended again. Reads the database: not on a
+ * thread that others wait for. */
+struct rf_hour {
+    int64_t start_ms;
+    int64_t ended[RF_JOB_STATE_COUNT];
+};
+enum rf_code rf_store_hours(struct rf_store *s, int64_t now_ms, int n_hours, struct rf_hour *ret_hours,
+                            struct rf_err *err);
 
 enum rf_worker_state { RF_WORKER_IDLE, RF_WORKER_BUSY, RF_WORKER_DRAINING, RF_WORKER_LOST, RF_WORKER_LEFT, RF_WORKER_STATE_COUNT };
 const char *rf_worker_state_name(enum rf_worker_state state);

@@ -22,6 +22,8 @@ static const char *const read_texts[READ_COUNT] = {
     [READ_DELIVERIES] = "SELECT row, event_id, job_id, completed, url, created_ms, attempts FROM deliveries "
         "WHERE next_ms <= ?1 ORDER BY next_ms LIMIT ?2",
     [READ_SETTING] = "SELECT value FROM settings WHERE name = ?1",
+    [READ_ENDED] = "SELECT total(state = 2), total(state = 3), total(state = 4) FROM jobs "
+        "WHERE finished_ms >= ?1 AND finished_ms < ?2",
     [READ_DISK_NAME] = "SELECT 1 FROM files WHERE job_id = ?1 AND disk_name = ?2",
 };
 

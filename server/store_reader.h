@@ -6,7 +6,7 @@
 #include "server/store_private.h"
 
 enum rf_read_sql { READ_JOB, READ_ATTEMPTS, READ_FILES, READ_FILE, READ_TAIL, READ_GONE, READ_DISK_NAME,
-                   READ_TOKENS_CHANGED, READ_SETTING, READ_DELIVERIES, READ_COUNT };
+                   READ_TOKENS_CHANGED, READ_SETTING, READ_DELIVERIES, READ_ENDED, READ_COUNT };
 
 struct rf_reader {
     sqlite3 *db;

@@ -27,34 +27,6 @@ static enum rf_code read_rows(struct rf_reader *r, const char *sql, int64_t boun
     return code;
 }
 
-enum rf_code rf_store_count_hour(struct rf_store *s, int64_t now_ms, struct rf_err *err)
-{
-    /* By the index that retention uses, so one of its own need not be kept up with every job's end. */
-    static const char sql[] = "SELECT state, count(*) FROM jobs WHERE finished_ms > ?1 AND finished_ms <= ?2 "
-                              "AND finished_ms IS NOT NULL AND expired_ms IS NULL GROUP BY state";
-    int64_t n[RF_JOB_STATE_COUNT] = {0};
-    sqlite3_stmt *q = NULL;
-    struct rf_reader *r = rf_reader_take(s, err);
-    if (r == NULL)
-        return RF_ERR_IO;
-    int rc = sqlite3_prepare_v2(r->db, sql, -1, &q, NULL);
-    sqlite3_bind_int64(q, 1, now_ms - 3600000);
-    sqlite3_bind_int64(q, 2, now_ms);
-    while (rc == SQLITE_OK && sqlite3_step(q) == SQLITE_ROW)
-        if ((unsigned)sqlite3_column_int(q, 0) < RF_JOB_STATE_COUNT)
-            n[sqlite3_column_int(q, 0)] = sqlite3_column_int64(q, 1);
-    enum rf_code code = rc == SQLITE_OK && (rc = sqlite3_reset(q)) == SQLITE_OK
-                            ? RF_OK : rf_db_fail(r->db, err, "count the last hour");
-    sqlite3_finalize(q);
-    rf_reader_give(s, r);
-    if (code != RF_OK)
-        return code;
-    pthread_mutex_lock(&s->lock);
-    memcpy(s->last_hour, n, sizeof s->last_hour);
-    pthread_mutex_unlock(&s->lock);
-    return RF_OK;
-}
-
 enum rf_code rf_store_expirable(struct rf_store *s, int64_t before_ms, int64_t keep_bytes, int limit, int64_t **ret_rows,
                                 int *ret_n, struct rf_err *err)
 {

@@ -165,6 +165,7 @@ def test_every_answer_is_as_described(client, worker):
     ask("get", "/v1/workers", client.get("/v1/workers"))
     ask("post", "/v1/workers/{id}/drain", client.post("/v1/workers/%s/drain" % worker.id))
     ask("get", "/v1/queue", client.get("/v1/queue"))
+    ask("get", "/v1/throughput", client.get("/v1/throughput"))
     ask("post", "/v1/queue/pause", client.post("/v1/queue/pause"))
     ask("post", "/v1/queue/resume", client.post("/v1/queue/resume"))
     ask("get", "/v1/timings", client.get("/v1/timings"))

@@ -2,8 +2,11 @@
 
 SPDX-License-Identifier: Apache-2.0
 """
+import contextlib
 import csv
 import io
+import sqlite3
+import time
 
 import pytest
 
@@ -197,6 +200,40 @@ def test_the_queue_counts_what_ended_in_the_last_hour(client, worker):
     assert client.post("/v1/videos/%s/cancel" % client.create()["id"]).status == 200
     want = {"completed": 2, "failed": 0, "cancelled": 1}
     until(lambda: client.get("/v1/queue").json()["last_hour"] == want)
+
+
+def test_throughput_counts_what_ended_hour_by_hour(server, client, worker):
+    ids = [client.create()["id"] for _ in range(5)]
+    worker.work_all()
+    gone = client.create()["id"]
+    assert client.post("/v1/videos/%s/cancel" % gone).status == 200
+    assert server.stop() == 0
+    this_hour = int(time.time()) // 3600 * 3600
+    ended = {ids[0]: this_hour - 1, ids[1]: this_hour - 3600, ids[2]: this_hour - 3601, ids[3]: this_hour - 23 * 3600 - 1,
+             ids[4]: this_hour, gone: this_hour - 5}
+    with contextlib.closing(sqlite3.connect(server.folder / "data" / "farm.db", isolation_level=None)) as db:
+        rows = [row for row, in db.execute("SELECT row FROM jobs ORDER BY row")]
+        for row, at in zip(rows, ended.values()):  # ids sort by age, as rows do
+            db.execute("UPDATE jobs SET finished_ms = ? WHERE row = ?", (1000 * at, row))
+        db.execute("UPDATE jobs SET expired_ms = 1 WHERE row = ?", (rows[1],))  # its files are gone, it was made all the same
+    client = server.start().client()
+    hours = client.get("/v1/throughput").json()["data"]
+    start = int(time.time()) // 3600 * 3600    # the hour may have turned meanwhile
+    assert [h["start_at"] for h in hours] == [start - 3600 * i for i in range(23, -1, -1)]
+    counted = {h["start_at"] - this_hour: (h["completed"], h["failed"], h["cancelled"]) for h in hours
+               if h["completed"] + h["failed"] + h["cancelled"]}
+    assert counted == {0: (1, 0, 0), -3600: (2, 0, 1), -7200: (1, 0, 0)}
+    assert sum(h["completed"] for h in client.get("/v1/throughput", hours=25).json()["data"]) == 5
+    client.delete("/v1/videos/" + ids[0])
+    assert client.post("/v1/videos/%s/retry" % gone).status == 200
+    at = {h["start_at"] - this_hour: h for h in client.get("/v1/throughput", hours=3).json()["data"]}
+    assert (at[-3600]["completed"], at[-3600]["cancelled"]) == (1, 0)
+
+
+@pytest.mark.parametrize("hours", ["0", "745", "x", "-1"])
+def test_throughput_of_a_silly_number_of_hours_is_refused(client, hours):
+    answer = client.get("/v1/throughput", hours=hours)
+    assert answer.status == 400 and "'hours'" in answer.error["message"]
 
 
 # ---- content ----

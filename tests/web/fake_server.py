@@ -28,7 +28,7 @@ CSP = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; s
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
          ".mp4": "video/mp4", ".webp": "image/webp"}
 KNOWN_PARAMS = ("status", "user", "q", "model", "created_after", "created_before", "after", "limit", "order", "variant",
-                "format", "dry_run", "atomic")
+                "format", "dry_run", "atomic", "hours")
 DRAWN = {"red circle": "blue", "yellow triangle": "green", "blue square": "white", "orange ball": "purple",
          "green box": "black"}      # what a prompt names is what its clip shows, where there is such a clip
 CLIPS = ["blue", "green", "white", "purple", "black"]
@@ -316,6 +316,14 @@ class FakeFarm:
                               for s in FINISHED},
                 "jobs": {s: states.count(s) for s in ("queued", "in_progress") + FINISHED}}
 
+    def throughput_json(self, n_hours):
+        first = int(self.now()) // 3600 - n_hours + 1
+        hours = [{"start_at": 3600 * (first + i), **dict.fromkeys(FINISHED, 0)} for i in range(n_hours)]
+        for job in self.jobs.values():
+            if job["state"] in FINISHED and 0 <= (i := job["finished_at"] // 3600 - first) < n_hours:
+                hours[i][job["state"]] += 1
+        return {"object": "list", "data": hours}
+
 
 def public(job):
     return {k: v for k, v in job.items() if not k.startswith("_")}
@@ -445,6 +453,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             return self.one_video(job, parts[2] if len(parts) > 2 else None, query, body)
         if parts == ["models"]:
             return {"object": "list", "data": [{**farm.model, "workers": len(farm.workers)}]}
+        if parts == ["throughput"]:
+            return farm.throughput_json(int(query.get("hours", 24)))
         if parts == ["workers"]:
             return {"object": "list", "data": farm.workers}
         if parts[0] == "workers":

@@ -75,6 +75,7 @@ export const timings = id => get(`${video(id)}/timings`);
 export const models = () => get('v1/models');
 export const workers = () => get('v1/workers');
 export const queue = () => get('v1/queue');
+export const throughput = hours => get(`v1/throughput${query({hours})}`);
 export const health = () => get('healthz');
 export const pause = () => post('v1/queue/pause');
 export const resume = () => post('v1/queue/resume');

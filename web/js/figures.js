@@ -2,11 +2,12 @@
  * says its exact value when pointed at.
  * SPDX-License-Identifier: Apache-2.0 */
 import {$, h, keyed, setText, setVars} from './dom.js';
-import {bytes, clock, duration, nowSeconds, plural, size, stageName, stageWords} from './format.js';
+import {bytes, clock, duration, plural, size, stageName, stageWords} from './format.js';
 import {grow, workSeconds} from './stages.js';
 import {endOf, farm} from './store.js';
 
-const HOUR = 3600, HOURS = 12, PACES = 60;
+export const HOURS = 24;
+const PACES = 60;
 
 const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id},
   h('figcaption', {}, caption, h('span', {class: 'most'})), h('div', {class: 'columns', 'aria-hidden': 'true'}),
@@ -15,7 +16,7 @@ const columnChart = (id, caption, from, to) => h('figure', {class: 'chart', id},
 export const figuresSection = () => h('section', {'aria-labelledby': 'figures-title'},
   h('h2', {id: 'figures-title'}, 'Throughput'),
   h('dl', {class: 'figures', id: 'figures'}),
-  columnChart('hours', 'Videos completed per hour', `${HOURS} hours ago`, 'now'),
+  columnChart('hours', 'Videos completed per hour', `${HOURS} hours ago`, 'this hour'),
   columnChart('pace', 'Seconds of work per frame', 'earlier jobs', 'last job'),
   h('figure', {class: 'chart', id: 'shares'}, h('figcaption', {}, 'Where the time goes'),
     h('div', {class: 'share-bar'}), h('p', {class: 'legend'})));
@@ -46,16 +47,12 @@ function showColumns(figure, bars) {
   setText($('.most', figure), `, at most ${Number.isInteger(top) ? top : top.toFixed(2)}`);
 }
 
-function showHours(ended, now, since) {
-  const hours = Array(HOURS).fill(0);
-  for (const v of ended) {
-    const i = HOURS - 1 - Math.floor((now - endOf(v)) / HOUR);
-    if (i >= 0 && i < HOURS) hours[i]++;
-  }
-  const at = i => clock(now - (HOURS - i) * HOUR);
-  const whole = i => now - (HOURS - i) * HOUR >= since; // an hour of which all videos were read
-  showColumns($('#hours'), hours.map((value, i) =>
-    ({id: i, value, title: `${at(i)} to ${at(i + 1)}: ${whole(i) ? '' : 'at least '}${plural(value, 'video')}`})));
+/* hours: {start_at, completed, failed, cancelled} each, as the farm counted them. */
+function showHours(hours) {
+  const words = (x, last) => [`${last ? 'since ' : ''}${clock(x.start_at)}${last ? '' : ` to ${clock(x.start_at + 3600)}`}: `
+    + plural(x.completed, 'video'), x.failed && `${x.failed.toLocaleString('en')} failed`].filter(Boolean).join(', ');
+  showColumns($('#hours'), hours.map((x, i) =>
+    ({id: x.start_at, value: x.completed, title: words(x, i === hours.length - 1)})));
 }
 
 const paceOf = v => workSeconds(v) / v.num_frames;
@@ -97,9 +94,9 @@ function showDisk() {
     ['kept free', bytes(disk.floor_bytes), exactBytes(disk.floor_bytes)]]);
 }
 
-/* videos: finished ones, newest first; since: all that ended from then on are among them (0: all there are). */
-export function updateFigures(videos, since) {
-  const now = nowSeconds(), ended = videos.filter(v => v.state === 'completed' && workSeconds(v) && v.num_frames);
+/* videos: finished ones, newest first. */
+export function updateFigures(videos, hours) {
+  const ended = videos.filter(v => v.state === 'completed' && workSeconds(v) && v.num_frames);
   const hour = farm.queue.last_hour ?? {completed: 0, failed: 0, cancelled: 0};
   const pace = median(ended.map(paceOf));
   const wait = median(ended.filter(v => v.started_at).map(v => v.started_at - v.created_at));
@@ -108,7 +105,7 @@ export function updateFigures(videos, since) {
     ['waiting', farm.waitingTotal.toLocaleString('en'), plural(farm.waitingTotal, 'job')],
     ['per frame', pace ? duration(pace) : '–', pace ? `${pace.toFixed(3)} s` : null],
     ['usual wait', wait == null ? '–' : duration(wait), wait == null ? null : `${wait} s`]]);
-  showHours(ended, now, since);
+  showHours(hours);
   showPaces(ended);
   showShares(ended);
   showDisk();
