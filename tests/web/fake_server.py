@@ -76,6 +76,7 @@ class FakeFarm:
         self.down = False                   # True: every connection is dropped without an answer
         self.refuse = []                    # [(method, path regex, status, body)] answered before anything else
         self.requests = []                  # what the page asked: (method, path, body)
+        self.most_retried = 10_000          # by one call for all
         self.listeners = []
         self.event_id = 0
         self.serial = 0
@@ -444,6 +445,8 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
             return self.submit(body, query)
         if parts == ["videos", "batch"]:
             return self.batch(body)
+        if parts == ["videos", "retry"]:
+            return self.retry_all(query)
         if parts == ["videos"]:
             return self.list_videos(query)
         if parts[0] == "videos":
@@ -535,6 +538,16 @@ class FakeHandler(http.server.BaseHTTPRequestHandler):
         page = [public(j) for j in jobs[:limit]]
         return {"object": "list", "data": page, "first_id": page[0]["id"] if page else None,
                 "last_id": page[-1]["id"] if page else None, "has_more": len(jobs) > limit}
+
+    def retry_all(self, query):
+        wanted = [j for j in self.farm.jobs.values() if j["state"] == query.get("status", "failed")
+                  and query.get("user", j["user"]) == j["user"]
+                  and int(query.get("created_after", 0)) <= j["created_at"] < int(query.get("created_before", 1e12))]
+        page = wanted[:self.farm.most_retried]
+        good = [j for j in page if not j.get("_expired")]
+        for job in good:
+            self.one_video(job, "retry", {}, b"")
+        return {"object": "video.retried", "retried": len(good), "has_more": len(wanted) > len(page)}
 
     def one_video(self, job, verb, query, body):
         farm = self.farm

@@ -279,6 +279,74 @@ def test_failed_job_says_why_and_can_be_retried(page):
     assert page.farm.jobs[job]["state"] == "queued"
 
 
+def all_failed(page, *names, **fields):
+    return [page.farm.add(name, state="failed", age=100 + i, **fields) for i, name in enumerate(names)]
+
+
+def test_all_failed_jobs_can_be_retried_at_once(page):
+    jobs = all_failed(page, "one", "two", "three")
+    page.farm.add("a red circle", state="completed", age=300)
+    page.farm.add("not wanted", state="cancelled", age=300)
+    page.farm.most_retried = 2          # the page asks until there are no more
+    page.open()
+    page.button("Retry all failed (3)").click()
+    page.says("#toasts", "Retrying 3 failed videos.")
+    assert not page.asked("POST", "/retry") and not page.one("#retry-all").is_enabled()
+    page.says("#toasts", "3 videos queued again.")
+    assert {page.farm.jobs[job]["state"] for job in jobs} == {"queued"} and len(page.asked("POST", "/videos/retry")) == 2
+    page.until(lambda: sorted(t.text for t in page.all("#grid .tile .title")) == ["a red circle", "not wanted"])
+    page.until(lambda: len(waiting(page)) == 3 and not page.all("#retry-all"))
+
+
+def test_retrying_all_can_be_undone(page):
+    all_failed(page, "one", "two")
+    page.farm.add("cancelled for good")
+    page.open()
+    page.button("Retry all failed (2)").click()
+    page.button("Undo", "#toasts").click()
+    page.until(lambda: page.one("#retry-all").is_enabled())
+    page.button("Cancel", "#waiting").click()       # a later one is the clock
+    page.until(lambda: page.asked("POST", "/cancel"))
+    assert not page.asked("POST", "/retry")
+
+
+def test_only_those_shown_are_retried(page):
+    ann = all_failed(page, "one", "two", user="ann")
+    ben = all_failed(page, "three", "four", user="ben")
+    page.open()
+    page.button("Retry all failed (4)")
+    page.one("#done-person").send_keys("ann")
+    page.until(lambda: not page.all("#retry-all"))      # how many of hers have failed is not known yet
+    page.js("document.querySelector('[name=done-state][value=failed]').click()")
+    page.button("Retry all failed (2)").click()
+    page.says("#toasts", "2 videos queued again.")
+    assert [page.farm.jobs[job]["state"] for job in ann + ben] == ["queued", "queued", "failed", "failed"]
+    page.button("Show all").click()
+    page.one("#done-search").send_keys("e")             # the bulk call cannot search
+    page.until(lambda: len(page.all("#grid .tile")) == 1 and not page.all("#retry-all"))
+
+
+def test_a_bulk_retry_says_what_it_could_not_do(page):
+    jobs = all_failed(page, "one", "two", "three")
+    page.farm.jobs[jobs[0]]["_expired"] = True
+    page.open()
+    page.button("Retry all failed (3)").click()
+    page.says("#toasts", "2 videos queued again; the files of 1 other have expired.")
+    assert page.farm.jobs[jobs[0]]["state"] == "failed"
+
+
+def test_a_bulk_retry_that_is_refused_changes_nothing(page):
+    page.expected.append("status of 503")
+    all_failed(page, "one", "two")
+    page.farm.refuse.append(("POST", "/videos/retry", 503, {"error": {
+        "message": "The server is stopping.", "type": "x", "param": None, "code": "x"}}))
+    page.open()
+    page.button("Retry all failed (2)").click()
+    page.says("#toasts", "The server is stopping.")
+    page.until(lambda: page.one("#retry-all").is_enabled())
+    assert len(page.all("#grid .tile")) == 2
+
+
 def test_poster_plays_while_pointed_at_and_stops_after(page):
     page.farm.add("a red circle", state="completed", age=100)
     page.open()
@@ -536,10 +604,16 @@ def test_farm_page_shows_workers_their_task_and_last_errors(page):
 
 
 def test_farm_page_shows_temperature_where_the_device_has_one(page):
-    page.farm.workers[0]["device"].update(temperature_c=61.4, memory_used_bytes=5 * 2**30, utilization=0.98, power_w=412.3)
+    device = page.farm.workers[0]["device"]
+    device.update(temperature_c=61.4, memory_used_bytes=5 * 2**30, utilization=0.98, power_w=412.3, told_at=int(time.time()))
     page.open("/#/farm")
-    page.says(".worker:nth-child(1) .device", "5 GiB of 25 GiB · f32 · 61 °C · 98 % busy · 412 W")
-    assert "°C" not in page.text(".worker:nth-child(2) .device")
+    page.until(lambda: page.text(".worker:nth-child(1) .gauges") == "5 GiB in use · 98 % busy · 61 °C · 412 W")
+    assert "5,368,709,120 bytes" in page.one(".gauges").get_attribute("title")
+    assert "°C" not in page.text(".worker:nth-child(2)")
+    device["told_at"] -= 120
+    page.says(".worker:nth-child(1) .gauges", "412 W · 2 min")
+    page.farm.workers[0]["state"] = "lost"
+    page.until(lambda: "°C" not in page.text(".worker:nth-child(1)"))
 
 
 def test_farm_page_counts_every_hour_exactly_however_many_jobs_it_has_read(page):

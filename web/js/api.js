@@ -82,6 +82,8 @@ export const resume = () => post('v1/queue/resume');
 export const drain = (id, drain) => post(`v1/workers/${encodeURIComponent(id)}/drain`, {drain});
 export const cancel = (id, options) => post(`${video(id)}/cancel`, undefined, options);
 export const retry = id => post(`${video(id)}/retry`);
+/* filter: status, user, created_after, created_before -> {retried, has_more} */
+export const retryAll = (filter, options) => post(`v1/videos/retry${query(filter)}`, undefined, options);
 export const move = (id, place) => post(`${video(id)}/move`, place); // {before: id} or {after: id}
 export const setPriority = (id, priority) => post(`${video(id)}/priority`, {priority});
 export const remove = (id, options) => send('DELETE', video(id), options).then(a => a.json());

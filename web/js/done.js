@@ -4,10 +4,10 @@
 import * as api from './api.js';
 import {$, keyed, setText, setVars} from './dom.js';
 import {explainCall} from './failure.js';
-import {isFiltered, matches, meet, query, startFilters, words} from './filters.js';
+import {failedQuery, isFiltered, isNarrowed, matches, meet, query, showsOnlyFailed, startFilters, words} from './filters.js';
 import {plural} from './format.js';
 import {learn} from './stages.js';
-import {accept, forget, hurry, isFinished, on} from './store.js';
+import {accept, farm, forget, hurry, isFinished, on} from './store.js';
 import {createTile, updateTile} from './tile.js';
 import {isPending, later, say, undo} from './undo.js';
 
@@ -101,6 +101,45 @@ export function removeLater(id) {
   say('Deleted.', 'Undo', () => undo(id));
 }
 
+/* ---- all failed ones again ---- */
+
+const RETRY_ALL = 'retry-all', BUTTON_FROM = 2; // one alone has its own button
+
+/* How many there are, as far as is known: [n, are there more]. The farm counts all jobs, not what a token may see. */
+function failed() {
+  if (!failedQuery()) return [0, false];
+  if (!isNarrowed() && !api.hasToken()) return [farm.queue.jobs?.failed ?? 0, false];
+  return showsOnlyFailed() ? [items.length, more] : [0, false];
+}
+
+function updateRetryAll() {
+  const [n, beyond] = failed(), button = $('#retry-all');
+  button.hidden = n < BUTTON_FROM;
+  button.disabled = isPending(RETRY_ALL);
+  setText(button, `Retry all failed (${n.toLocaleString('en')}${beyond ? '+' : ''})`);
+}
+
+/* A call takes ten thousand, oldest first; those whose files have expired are passed over. */
+async function sendRetries(filter, [n, beyond], options) {
+  let retried = 0, answer;
+  do {
+    answer = await api.retryAll(filter, options);
+    retried += answer.retried;
+  } while (answer.has_more && answer.retried);
+  const left = beyond ? 0 : n - retried;
+  say(`${retried ? plural(retried, 'video') : 'None'} queued again${
+    left > 0 ? `; the files of ${plural(left, 'other')} have expired` : ''}.`);
+  restart();
+  hurry();
+}
+
+function retryAll() {
+  const filter = failedQuery(), count = failed();
+  later(RETRY_ALL, options => sendRetries(filter, count, options), updateDone);
+  updateDone();
+  say(`Retrying ${count[1] ? 'all failed' : plural(count[0], 'failed video')}.`, 'Undo', () => undo(RETRY_ALL));
+}
+
 /* ---- the window onto the list ---- */
 
 function place() {
@@ -124,6 +163,7 @@ function place() {
 
 export function updateDone() {
   $('#done').hidden = !(items.length || isFiltered());
+  updateRetryAll();
   const shown = place();
   const none = !busy && !problem && !shown.length;
   setText($('#done-end'), problem ? `${explainCall(problem)} Scroll to try again.` : busy ? 'Looking…'
@@ -147,6 +187,7 @@ export function startDone() {
       if (problem) loadMore();
     });
   };
+  $('#retry-all').addEventListener('click', retryAll);
   addEventListener('scroll', soon, {passive: true});
   new ResizeObserver(soon).observe(grid);
   startFilters(restart);

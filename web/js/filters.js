@@ -24,6 +24,15 @@ export function query() {
           created_before: to};
 }
 
+/* The failed ones among them, as parameters of the bulk retry; null when it cannot say what is chosen. */
+export function failedQuery() {
+  if (chosen.text || !['', 'failed'].includes(chosen.state)) return null;
+  const {q, ...choice} = query();
+  return {...choice, status: 'failed'};
+}
+export const showsOnlyFailed = () => chosen.state === 'failed';
+export const isNarrowed = () => Boolean(chosen.person || chosen.day);
+
 export function matches(v) {
   const [from, to] = dayBounds();
   return (!chosen.state || v.state === chosen.state) && (!chosen.person || v.user === chosen.person)

@@ -14,6 +14,7 @@ export function later(id, send, back) {
     try {
       await send({});
     } catch (e) {
+      pending.delete(id);
       if (e.status !== 404) say(e.message);
       back();
     } finally {

@@ -3,12 +3,12 @@
 import * as api from './api.js';
 import {$, h, keyed, setText} from './dom.js';
 import {explainCall} from './failure.js';
-import {ago, exact, gib, plural, setTime} from './format.js';
+import {ago, duration, exact, gib, nowSeconds, plural, setTime} from './format.js';
 import {doing} from './stages.js';
 import {farm} from './store.js';
 import {say} from './undo.js';
 
-const ERRORS_SHOWN = 3;
+const ERRORS_SHOWN = 3, FRESH_S = 15; // idle devices tell every ten seconds
 const WORDS = {idle: 'idle', busy: 'at work', draining: 'draining', lost: 'lost', left: 'has left'};
 
 export const workersSection = () => h('section', {'aria-labelledby': 'workers-title'},
@@ -25,7 +25,7 @@ export function updateWorkers(workers, videos, onChange) {
 
 const create = (w, onChange) => h('li', {class: 'worker'},
   h('div', {class: 'worker-head'}, h('strong', {}, w.name ?? w.id), h('span', {class: 'badge'})),
-  h('p', {class: 'faint device'}), h('p', {class: 'task'}), h('ul', {class: 'plain last-errors'}),
+  h('p', {class: 'faint device'}), h('p', {class: 'gauges'}), h('p', {class: 'task'}), h('ul', {class: 'plain last-errors'}),
   h('p', {class: 'worker-foot'}, h('span', {class: 'seen faint'}),
     h('button', {type: 'button', class: 'quiet drain', title: 'Finish what it has, take nothing new',
                  onclick: () => steer(w.id, true, onChange)}, 'Drain'),
@@ -50,6 +50,7 @@ function update(el, w, videos) {
   el.dataset.state = state;
   setText($('.badge', el), WORDS[state] ?? state);
   updateDevice($('.device', el), w);
+  updateGauges($('.gauges', el), w.device ?? {}, state);
   updateTask($('.task', el), w.task_id?.split('.')[0]);
   keyed($('.last-errors', el), errorsOf(w, videos), a => h('li', {}, h('a', {href: `#/${a.video.id}`})), (li, a) => {
     setText(li.firstChild, `Error ${ago(a.ended_at)}: ${a.message || a.code || 'it stopped answering'}`);
@@ -64,15 +65,23 @@ function update(el, w, videos) {
 
 function updateDevice(el, w) {
   const d = w.device ?? {}, models = (w.models ?? []).map(m => m.title ?? m.name ?? m).join(', ');
-  const memory = d.memory_bytes && (d.memory_used_bytes == null ? gib(d.memory_bytes)
-    : `${gib(d.memory_used_bytes)} of ${gib(d.memory_bytes)}`);
-  const gauge = (value, words) => value == null ? null : words(value);
-  setText(el, [d.name, memory, d.precision, gauge(d.temperature_c, t => `${Math.round(t)} °C`),
-    gauge(d.utilization, u => `${Math.round(100 * u)} % busy`), gauge(d.power_w, p => `${Math.round(p)} W`), models]
-    .filter(Boolean).join(' · '));
-  el.title = [gauge(d.memory_used_bytes, n => `${n.toLocaleString('en')} bytes of memory in use`),
-    d.memory_bytes && `${d.memory_bytes.toLocaleString('en')} bytes of memory`, w.host && `on ${w.host}`,
+  setText(el, [d.name, d.memory_bytes && gib(d.memory_bytes), d.precision, models].filter(Boolean).join(' · '));
+  el.title = [d.memory_bytes && `${d.memory_bytes.toLocaleString('en')} bytes of memory`, w.host && `on ${w.host}`,
     w.pid && `process ${w.pid}`, w.build && `version ${w.build}`].filter(Boolean).join(', ');
+}
+
+/* What the device said of itself last, and how long ago that was. A CPU says nothing. */
+function updateGauges(el, d, state) {
+  const gauge = (value, words) => value == null ? null : words(value);
+  const told = [gauge(d.memory_used_bytes, n => `${gib(n)} in use`), gauge(d.utilization, u => `${Math.round(100 * u)} % busy`),
+    gauge(d.temperature_c, t => `${Math.round(t)} °C`), gauge(d.power_w, p => `${Math.round(p)} W`)].filter(Boolean);
+  el.hidden = !told.length || ['lost', 'left'].includes(state);
+  if (el.hidden) return;
+  const age = nowSeconds() - d.told_at;
+  setText(el, [...told, age < FRESH_S ? null : `${duration(age)} ago`].filter(Boolean).join(' · '));
+  el.classList.toggle('stale', age >= FRESH_S);
+  el.title = [gauge(d.memory_used_bytes, n => `${n.toLocaleString('en')} bytes of memory in use`), exact(d.told_at)]
+    .filter(Boolean).join(', ');
 }
 
 function updateTask(el, job) {
