@@ -13,11 +13,12 @@ struct rows8 {
     float q_scale[2], top[2], sum[2];
 };
 
-/* Two weights, at most 255.01, as the integers nearest to them in the bytes 0 and 2: 1024 + w has steps of one. */
+/* Two weights, at most 255.01 and times 2^-24, as the integers nearest to them in the bytes 0 and 2: subnormal halves
+ * are multiples of 2^-24, so rounding to them rounds to integers, and their bits are those integers. */
+#define ONE_STEP (-24.0f) /* the logarithm of such a half's last bit */
 static __device__ __forceinline__ uint32_t round_pair(float low, float high)
 {
-    const __half2 bias = __half2half2(__ushort_as_half(0x6400)); /* 1024 */
-    const __half2 pair = __hadd2(__floats2half2_rn(low, high), bias);
+    const __half2 pair = __floats2half2_rn(low, high);
     return *(const uint32_t *)&pair;
 }
 
@@ -28,13 +29,21 @@ struct change8 {
     float keep[2], gain[2];
 };
 
-/* A tile's scores to weights in pairs. scale: of this lane's group of keys, and the logarithm of that of their values.
- * The largest weight is 255 but for the rounding of `local`: under 2^-24 of a score, which stays below 2^15. */
+/* How a score of the tile becomes the logarithm of its weight, for either row: score * factor + shift. */
+struct weigher8 {
+    float factor[2], shift[2];
+};
+
+/* Finds the rows' maxima over a tile and what follows from them. scale: of this lane's group of keys, and the logarithm
+ * of that of their values. The largest weight is 255 but for the rounding of `local`: under 2^-24 of a score, which
+ * stays below 2^15. */
 template <bool MASKED>
-static __device__ __forceinline__ void weigh8(uint32_t (&pairs)[32], int32_t (&s)[64], rows8 &rows, float2 scale,
-                                              change8 &change, int n_here)
+static __device__ __forceinline__ weigher8 find_maxima8(int32_t (&s)[64], rows8 &rows, float2 scale, change8 &change,
+                                                        int n_here)
 {
     const int lane = threadIdx.x % 32;
+    weigher8 w;
+    float local[2];
     if (MASKED) {
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -47,27 +56,43 @@ static __device__ __forceinline__ void weigh8(uint32_t (&pairs)[32], int32_t (&s
 #pragma unroll
         for (int j = 0; j < 16; j++)
             high = __vimax3_s32(high, s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
-        const float factor = rows.q_scale[r] * scale.x;
-        float local = fmaf((float)high, factor, scale.y);
-        local = fmaxf(local, __shfl_xor_sync(0xffffffffu, local, 1)); /* a row lies in four neighbouring lanes */
-        local = fmaxf(local, __shfl_xor_sync(0xffffffffu, local, 2));
-        const float next = fmaxf(rows.top[r], local), shift = scale.y - local + RF_A8_LOG2_LEVELS;
-        change.keep[r] = exp2_fast(rows.top[r] - next);
-        change.gain[r] = exp2_fast(local - next);
-        rows.top[r] = next;
+        w.factor[r] = rows.q_scale[r] * scale.x;
+        local[r] = fmaf((float)high, w.factor[r], scale.y);
+    }
 #pragma unroll
-        for (int j = 0; j < 16; j++) {
+    for (int step = 1; step < 4; step *= 2) /* a row lies in four neighbouring lanes */
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            local[r] = fmaxf(local[r], __shfl_xor_sync(0xffffffffu, local[r], step));
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float next = fmaxf(rows.top[r], local[r]);
+        w.shift[r] = scale.y - local[r] + (RF_A8_LOG2_LEVELS + ONE_STEP);
+        change.keep[r] = exp2_fast(rows.top[r] - next);
+        change.gain[r] = exp2_fast(local[r] - next);
+        rows.top[r] = next;
+    }
+    return w;
+}
+
+/* Scores of the blocks FIRST .. LAST - 1 of eight keys to weights in pairs. */
+template <bool MASKED, int FIRST, int LAST>
+static __device__ __forceinline__ void weigh8(uint32_t (&pairs)[32], const int32_t (&s)[64], const weigher8 &with)
+{
+#pragma unroll
+    for (int j = FIRST; j < LAST; j++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
             float w[2];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int32_t score = s[4 * j + 2 * r + i];
-                w[i] = exp2_fast(fmaf((float)score, factor, shift));
+                w[i] = exp2_fast(fmaf((float)score, with.factor[r], with.shift[r]));
                 if (MASKED && score == INT32_MIN)
                     w[i] = 0;
             }
             pairs[2 * j + r] = round_pair(w[0], w[1]);
         }
-    }
 }
 
 /* Weights to operands, p[k] being the keys 32 k .. 32 k + 31, and into the sums. Apart from weigh8() because wgmma may

@@ -31,6 +31,7 @@ enum rf_code rf_cuda_attention8(void *self, const struct rf_tensor *o, const str
     struct rf_attention8_args a = {
         .o = o->data, .q = q->data, .k = k->data, .v = v->data, .n_q = rf_tensor_elements(q) / width,
         .n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k, .all_heads = opts->n_heads, .scale = opts->scale,
+        .variant = c->paths.attention8,
     };
     a.q_rows = (a.n_q + TILE - 1) / TILE * TILE;
     a.n_tiles = (a.n_keys + TILE - 1) / TILE;

@@ -38,12 +38,23 @@ struct copier {
     }
 };
 
+/* A descriptor's lower word. The upper, strides and swizzle, is a constant; further on is this plus bytes / 16. */
+static __device__ __forceinline__ uint32_t operand(uint32_t address)
+{
+    return (uint32_t)descriptor(address, 16, 1024);
+}
+
+static __device__ __forceinline__ uint64_t at(uint32_t operand, int bytes)
+{
+    return (uint64_t)(descriptor(0, 16, 1024) >> 32) << 32 | (operand + bytes / 16);
+}
+
 /* s = q k^T, in flight on return. */
 static __device__ __forceinline__ void issue_scores(int32_t (&s)[64], uint32_t q_rows, uint32_t k_tile)
 {
 #pragma unroll
     for (int d = 0; d < 4; d++)
-        wgmma_shared_s8(s, descriptor(q_rows + d * 32, 16, 1024), descriptor(k_tile + d * 32, 16, 1024), d > 0);
+        wgmma_shared_s8(s, at(q_rows, d * 32), at(k_tile, d * 32), d > 0);
     wgmma_commit();
 }
 
@@ -52,7 +63,7 @@ static __device__ __forceinline__ void issue_sum(int32_t (&t)[64], const uint32_
 {
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        wgmma_registers_u8(t, p[k], descriptor(v_tile + k * 32, 16, 1024), k > 0);
+        wgmma_registers_u8(t, p[k], at(v_tile, k * 32), k > 0);
     wgmma_commit();
 }
 
@@ -64,14 +75,28 @@ static __device__ __forceinline__ void add_tile(float (&o)[64], const int32_t (&
         o[j] = fmaf((float)t[j], gain[j / 2 % 2], o[j]);
 }
 
-/* One computing warpgroup, 0 or 1: 64 queries over all tiles. */
+/* The sums so far and the tile that has not joined them yet give way to larger maxima. */
+static __device__ __forceinline__ void scale_sums(float (&o)[64], change8 &last, const change8 &change)
+{
+#pragma unroll
+    for (int j = 0; j < 64; j++)
+        o[j] *= change.keep[j / 2 % 2];
+    last.gain[0] *= change.keep[0];
+    last.gain[1] *= change.keep[1];
+}
+
+/* One computing warpgroup, 0 or 1: 64 queries over all tiles.
+ *   FRONT  of the 16 blocks of weights are made before the wait for the tile's sum
+ *   TURNS  the groups issue their products in turns
+ *   UNDER  a tile's sum joins the others while the next but one tile's scores are computed, not in the softmax */
+template <int FRONT, bool TURNS, bool UNDER>
 static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
                                                int group)
 {
     const int lane = threadIdx.x % 32, n_tiles = (int)a.n_tiles;
     const int64_t row = (int64_t)blockIdx.x * TILE + group * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
-    const uint32_t q_rows = tiles + group * 64 * 128;
-    const uint32_t k_tiles = tiles + TILE_BYTES, v_tiles = k_tiles + STAGES * TILE_BYTES;
+    const uint32_t q_rows = operand(tiles + group * 64 * 128);
+    const uint32_t k_tiles = operand(tiles + TILE_BYTES), v_tiles = operand(tiles + (1 + STAGES) * TILE_BYTES);
     const float2 *scales = (const float2 *)a.kv_scale + ((int64_t)blockIdx.y * n_tiles + n_tiles - 1) * RF_A8_GROUPS +
                            lane % 4; /* of the last tile; the next is RF_A8_GROUPS before it */
     const float *q_scale = a.q_scale + blockIdx.y * a.q_rows + row;
@@ -81,10 +106,12 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     uint32_t p[4][4], pairs[32];
     change8 change, next_change;
 #pragma unroll
-    for (int i = 0; i < 64; i++)
+    for (int i = 0; i < 64; i++) {
         o[i] = 0;
+        t[i] = 0;
+    }
 
-    if (group == 1 && n_tiles > 1)
+    if (TURNS && group == 1 && n_tiles > 1)
         named_arrive(1, 2 * GROUP); /* group 0 issues first */
     float2 scale = *scales;
     barrier_wait(shared_address(&b.full_q), 0);
@@ -96,54 +123,76 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     pin(s);
     if (lane == 0)
         barrier_arrive(shared_address(&b.empty_k[0]));
-    weigh8<true>(pairs, s, rows, scale, change, (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE));
+    weigher8 with = find_maxima8<true>(s, rows, scale, change, (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE));
+    weigh8<true, 0, 16>(pairs, s, with);
     pack8(p, pairs, rows, scale, change);
     pin_operands(p);
+    float last_gain[2] = {0, 0}; /* UNDER: of the sum in t, which is zeros for now */
 
     for (int i = 1; i < n_tiles; i++) {
         const int stage = i % STAGES, last = (i - 1) % STAGES;
         scales -= RF_A8_GROUPS;
         scale = *scales; /* on its way while the scores are computed */
         barrier_wait(shared_address(&b.full_k[stage]), i / STAGES & 1);
-        named_sync(1 + group, 2 * GROUP);
+        if (TURNS)
+            named_sync(1 + group, 2 * GROUP);
         pin(s);
         pin(t);
         wgmma_fence();
-        issue_scores(s, q_rows, k_tiles + stage * TILE_BYTES);
+        issue_scores(s, q_rows, k_tiles + stage * (TILE_BYTES / 16));
+        if (UNDER) {
+            pin(t);
+            add_tile(o, t, last_gain);
+            pin(o);
+            pin(t);
+        }
         barrier_wait(shared_address(&b.full_v[last]), (i - 1) / STAGES & 1);
         wgmma_fence(); /* the wait is a loop: without it the compiler adds one here */
-        issue_sum(t, p, v_tiles + last * TILE_BYTES);
-        if (group == 0 || i + 1 < n_tiles) /* the last word of group 1 would find nobody */
+        issue_sum(t, p, v_tiles + last * (TILE_BYTES / 16));
+        if (TURNS && (group == 0 || i + 1 < n_tiles)) /* the last word of group 1 would find nobody */
             named_arrive(2 - group, 2 * GROUP);
         wgmma_wait<1>(); /* the scores */
         pin(s);
         if (lane == 0)
             barrier_arrive(shared_address(&b.empty_k[stage]));
-        weigh8<false>(pairs, s, rows, scale, next_change, TILE);
+        with = find_maxima8<false>(s, rows, scale, next_change, TILE);
+        weigh8<false, 0, FRONT>(pairs, s, with);
+#pragma unroll
+        for (int j = 0; j < 2 * FRONT; j++)
+            asm volatile("" : "+r"(pairs[j])::"memory");
+        /* Rows grow in the first tiles, hardly after. The branch also keeps the wait behind the weights made so far:
+         * the compiler moves it up to the last jump. */
+        if (any_grew(next_change))
+            scale_sums(o, change, next_change);
         wgmma_wait<0>(); /* the sum */
         pin(t);
         if (lane == 0)
             barrier_arrive(shared_address(&b.empty_v[last]));
-        add_tile(o, t, change.gain);
+        weigh8<false, FRONT, 16>(pairs, s, with);
+        if (UNDER) {
+            last_gain[0] = change.gain[0];
+            last_gain[1] = change.gain[1];
+        } else {
+            add_tile(o, t, change.gain);
+        }
         change = next_change;
-        if (any_grew(change))
-#pragma unroll
-            for (int j = 0; j < 64; j++)
-                o[j] *= change.keep[j / 2 % 2];
         pack8(p, pairs, rows, scale, change);
         pin_operands(p);
     }
     const int last = (n_tiles - 1) % STAGES;
+    if (UNDER)
+        add_tile(o, t, last_gain);
     barrier_wait(shared_address(&b.full_v[last]), (n_tiles - 1) / STAGES & 1);
     pin(t);
     wgmma_fence();
-    issue_sum(t, p, v_tiles + last * TILE_BYTES);
+    issue_sum(t, p, v_tiles + last * (TILE_BYTES / 16));
     wgmma_wait<0>();
     pin(t);
     add_tile(o, t, change.gain);
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
+template <int FRONT, bool TURNS, bool UNDER>
 static __global__ void __launch_bounds__(THREADS, 1)
 attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                          const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
@@ -162,8 +211,20 @@ attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_con
             copy_all(b, n_tiles, copier{{&q, &k, &v}, tiles, (int)(a.q_rows / TILE), n_tiles});
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS));
-        compute(a, tiles, b, role - 1);
+        compute<FRONT, TURNS, UNDER>(a, tiles, b, role - 1);
     }
+}
+
+template <int FRONT, bool TURNS, bool UNDER>
+static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, const CUtensorMap &k,
+                          const CUtensorMap &v, const rf_attention8_args &a)
+{
+    cudaError_t status = cudaFuncSetAttribute(attention8_hopper_kernel<FRONT, TURNS, UNDER>,
+                                              cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+    if (status != cudaSuccess)
+        return status;
+    attention8_hopper_kernel<FRONT, TURNS, UNDER><<<grid, THREADS, SHARED_BYTES, stream>>>(q, k, v, a);
+    return cudaGetLastError();
 }
 
 extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const struct rf_attention8_args *a)
@@ -175,12 +236,19 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
         status = make_map(&k, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a->k8, a->heads * slots, RF_A8_DIM);
     if (status == cudaSuccess)
         status = make_map(&v, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a->v8, (int64_t)a->heads * RF_A8_DIM, slots);
-    if (status == cudaSuccess)
-        status = cudaFuncSetAttribute(attention8_hopper_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      SHARED_BYTES);
     if (status != cudaSuccess)
         return status;
-    dim3 grid((unsigned)(a->q_rows / TILE), (unsigned)a->heads);
-    attention8_hopper_kernel<<<grid, THREADS, SHARED_BYTES, stream>>>(q, k, v, *a);
-    return cudaGetLastError();
+    const dim3 grid((unsigned)(a->q_rows / TILE), (unsigned)a->heads);
+    switch (a->variant) {
+    case 0: return launch<8, true, false>(stream, grid, q, k, v, *a);
+    case 1: return launch<0, true, false>(stream, grid, q, k, v, *a);
+    case 2: return launch<4, true, false>(stream, grid, q, k, v, *a);
+    case 3: return launch<12, true, false>(stream, grid, q, k, v, *a);
+    case 4: return launch<8, false, false>(stream, grid, q, k, v, *a);
+    case 5: return launch<8, true, true>(stream, grid, q, k, v, *a);
+    case 6: return launch<8, false, true>(stream, grid, q, k, v, *a);
+    case 7: return launch<4, true, true>(stream, grid, q, k, v, *a);
+    case 8: return launch<12, false, true>(stream, grid, q, k, v, *a);
+    default: return launch<16, true, false>(stream, grid, q, k, v, *a);
+    }
 }

@@ -124,9 +124,10 @@ static __global__ void __launch_bounds__(THREADS, 1) attention8_mma_kernel(const
         cp_async_commit(); /* an empty group keeps the count */
         score(s, q, k_tile + side);
         if (i == 0)
-            weigh8<true>(pairs, s, rows, scale, change, (int)(a.n_keys - (int64_t)tile * TILE));
+            weigh8<true, 0, 16>(pairs, s, find_maxima8<true>(s, rows, scale, change,
+                                                             (int)(a.n_keys - (int64_t)tile * TILE)));
         else
-            weigh8<false>(pairs, s, rows, scale, change, TILE);
+            weigh8<false, 0, 16>(pairs, s, find_maxima8<false>(s, rows, scale, change, TILE));
         pack8(p, pairs, rows, scale, change);
         if (any_grew(change))
 #pragma unroll

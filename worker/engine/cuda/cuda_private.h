@@ -18,8 +18,10 @@
  *   no-hopper   the generic tensor-core attention on Hopper too
  *   no-flash    attention through two library products and a softmax
  *   no-fused    bias and activation in a kernel of their own, not in the library's epilogue
- *   fast-accum  fp8 products may accumulate in fewer bits */
+ *   fast-accum  fp8 products may accumulate in fewer bits
+ *   a8-N        the N-th arrangement of 8-bit attention on Hopper, while they are being compared */
 struct rf_cuda_paths {
+    int attention8;
     bool plain, no_hopper, no_flash, no_fused, fast_accum;
 };
 

@@ -26,6 +26,8 @@ cudaError_t rf_launch_axpby(cudaStream_t stream, float *y, float a, const float 
 cudaError_t rf_launch_activate(cudaStream_t stream, void *y, int y_type, const void *x, int x_type, int act, int64_t n);
 cudaError_t rf_launch_gelu_mul(cudaStream_t stream, void *y, int y_type, const void *a, int a_type, const void *b,
                                int b_type, int64_t n);
+/* high + low = x but for 2^-17 of it, both bf16. */
+cudaError_t rf_launch_split(cudaStream_t stream, void *high, void *low, const float *x, int64_t n);
 /* y [rows, cols] = x [rows, cols] * scale: [1] or, when per_row, [rows] F32. Dequantises fp8 weights. */
 cudaError_t rf_launch_scale_rows(cudaStream_t stream, void *y, int y_type, const void *x, int x_type,
                                  const float *scale, bool per_row, int64_t rows, int64_t cols);
@@ -91,19 +93,19 @@ struct rf_attention_args {
     void *o;
     const void *q, *k, *v;
     int o_type, q_type, k_type, v_type;
-    const float *bias; /* [heads, n_q, bias_keys] or NULL */
-    int64_t bias_keys;
+    const float *bias; /* [heads, bias_stride] by distance (engine.h), or NULL */
+    int64_t bias_stride;
     int64_t n_q, n_keys;
     int heads, head_dim;
     float scale;
 };
 /* attention_plain.cu: one warp per query and head, head_dim up to 512. */
 cudaError_t rf_launch_attention_plain(cudaStream_t stream, const struct rf_attention_args *a);
-/* Softmax over rows of F32 scores, in place or narrowed into bf16: p [heads, n_q, ldp] from s [heads, n_q, lds]. They
- * are queries first_q .. first_q + n_q of bias. Columns n_keys .. ldp are zeroed. */
+/* Softmax over rows of F32 scores, in place or narrowed into bf16: p [heads, n_q, ldp] from s [heads, n_q, lds]. bias:
+ * the first query's, of the first head; the next query's begins one earlier. Columns n_keys .. ldp are zeroed. */
 cudaError_t rf_launch_softmax(cudaStream_t stream, void *p, int p_type, int64_t ldp, const float *s, int64_t lds,
-                              const float *bias, int64_t bias_keys, int64_t bias_queries, int64_t first_q, float scale,
-                              int heads, int64_t n_q, int64_t n_keys);
+                              const float *bias, int64_t bias_stride, float scale, int heads, int64_t n_q,
+                              int64_t n_keys);
 /* attention_mma.cu: bf16, head_dim 128, no bias, scale > 0; sm_80 and later. */
 cudaError_t rf_launch_attention_mma(cudaStream_t stream, const struct rf_attention_args *a);
 /* attention_hopper.cu: likewise, sm_90a. cudaErrorInvalidValue: the tensor map could not be made. */
@@ -126,6 +128,7 @@ struct rf_attention8_args {
     float *kv_scale;           /* [heads, n_tiles, groups, 2]: of k, and the logarithm of v's */
     float *k_mean, *v_mean, *v_deviation; /* [heads, 128] */
     float *partial;            /* rf_attention8_partials() */
+    int variant; /* of the Hopper kernel, while they are being compared */
 };
 static inline int64_t rf_attention8_partials(int64_t heads, int64_t n_tiles)
 {
@@ -139,10 +142,10 @@ cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const struct rf_att
 struct rf_conv_args {
     void *y;
     const void *x, *w, *add; /* add may be NULL or y */
-    const float *bias;       /* may be NULL */
-    int y_type, x_type, w_type, add_type;
     const void *before[2];   /* the frames before x, older first, when n_before is 2 */
     int n_before;            /* 2, or 0: none */
+    const float *bias;       /* may be NULL */
+    int y_type, x_type, w_type, add_type;
     int64_t t_in, h_in, w_in, c_in;     /* of x as stored, before upsampling */
     int64_t t_out, h_out, w_out, c_out;
     int kt, kh, kw, stride_t, stride_s, pad_y, pad_x;
