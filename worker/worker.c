@@ -78,6 +78,23 @@ static enum rf_code create_farm(struct rf_worker *w, struct rf_err *err)
     return rc;
 }
 
+/* "auto" took the CPU: nobody should have to guess why a machine with a GPU is slow. */
+static void explain_cpu(const struct rf_worker *w, struct rf_engine_config config)
+{
+    bool choice = config.device == NULL || strcmp(config.device, "auto") == 0;
+    if (!choice || strcmp(rf_engine_device_kind(w->studio.engine), "cpu") != 0)
+        return;
+    struct rf_engine *gpu = NULL;
+    struct rf_err why = {0};
+    config.device = "cuda:0";
+    if (rf_engine_open(&config, &gpu, &why) == RF_OK) { /* it has come to itself since */
+        rf_engine_close(&gpu);
+        snprintf(why.msg, sizeof why.msg, "cuda:0 did not answer at first and does now: start again");
+    }
+    rf_log(RF_LOG_WARN, "start", why.code, "rendering on the CPU, because %s; --device cuda:0 makes that an error, "
+           "--device cpu makes it a choice", why.msg);
+}
+
 enum rf_code rf_worker_create(const struct rf_config *config, struct rf_worker **ret_worker, struct rf_err *err)
 {
     RF_AUTO(rf_worker_destroy) struct rf_worker *w = rf_new(struct rf_worker);
@@ -102,6 +119,7 @@ enum rf_code rf_worker_create(const struct rf_config *config, struct rf_worker *
         rc = create_farm(w, err);
     if (rc != RF_OK)
         return rc;
+    explain_cpu(w, engine);
     w->studio.link = rf_link_create(w->farm);
     *ret_worker = w;
     w = NULL;

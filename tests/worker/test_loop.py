@@ -53,7 +53,7 @@ def farm():
 class Worker:
     """The process, its log, and the gate before its steps."""
 
-    def __init__(self, farm, models, tmp_path, *options, gated=False, **more_env):
+    def __init__(self, farm, models, tmp_path, *options, gated=False, device="cpu", **more_env):
         env = {**os.environ, "TMPDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1", **more_env}
         self.gate = None
         if gated:
@@ -62,8 +62,8 @@ class Worker:
             env["FAKE_PIPELINE_GATE"] = str(gate)
             self.gate = os.open(gate, os.O_RDWR)        # both ends: opening never waits
         self.tmp_path, self.log, self.logged = tmp_path, "", threading.Condition()
-        self.process = subprocess.Popen([WORKER, "--server", farm.url, "--models", str(models), "--device", "cpu",
-                                         "--name", "w1", "--threads", "1", *options], env=env, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen([WORKER, "--server", farm.url, "--models", str(models), "--device", device, "--name",
+                                         "w1", "--threads", "1", *options], env=env, stderr=subprocess.PIPE)
         self.reader = threading.Thread(target=self._read_log, daemon=True)
         self.reader.start()
 
@@ -247,6 +247,21 @@ def test_a_device_that_tells_nothing_is_not_made_up(farm, start):
     start(**{**CARD, "FAKE_NVML": ",,,"})
     poll = farm.wait("lease").json
     assert "device" not in poll and poll["wait_ms"] > 10000
+
+
+@pytest.mark.parametrize("device,told", [("auto", 1), ("cpu", 0)])
+def test_a_worker_that_was_to_choose_says_why_it_renders_on_the_cpu(farm, start, device, told):
+    worker = start(device=device)
+    if farm.wait("register").json["device"]["kind"] != "cpu":
+        pytest.skip("there is a GPU here")
+    farm.wait("lease")
+    lines = [line for line in worker.log.splitlines() if "rendering on the CPU, because " in line]
+    assert len(lines) == told and all("level=warn" in line and "--device cuda:0" in line for line in lines), worker.log
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(farm, start):
+    worker = start(device="cuda:63")
+    assert worker.wait() == 3 and "cuda:63" in worker.log and not farm.calls
 
 
 # ---- leases ----
