@@ -603,15 +603,27 @@ def test_farm_page_shows_workers_their_task_and_last_errors(page):
     page.until(lambda: page.button("Drain"))
 
 
+def test_farm_page_shows_workers_at_hand_first_and_a_restarted_one_once(page):
+    old, other = page.farm.workers
+    page.farm.workers.append({**old, "id": "worker_9", "registered_at": int(time.time())})
+    old["state"], other["state"] = "left", "lost"
+    page.open("/#/farm")
+    page.until(lambda: [(el.text.split("\n")[0], el.get_attribute("data-state")) for el in page.all(".worker")]
+               == [("attic-cpu0", "idle"), ("attic-cpu1", "lost")])
+    page.farm.workers[2]["state"] = "left"      # gone for good: both are told of
+    page.until(lambda: [el.get_attribute("data-state") for el in page.all(".worker")] == ["lost", "left", "left"])
+
+
 def test_farm_page_shows_temperature_where_the_device_has_one(page):
     device = page.farm.workers[0]["device"]
     device.update(temperature_c=61.4, memory_used_bytes=5 * 2**30, utilization=0.98, power_w=412.3, told_at=int(time.time()))
     page.open("/#/farm")
-    page.until(lambda: page.text(".worker:nth-child(1) .gauges") == "5 GiB in use · 98 % busy · 61 °C · 412 W")
+    page.until(lambda: page.text(".worker:nth-child(1) .gauges").replace("\xa0", " ")
+               == "5.0 GiB in use · 98 % busy · 61 °C · 412 W")
     assert "5,368,709,120 bytes" in page.one(".gauges").get_attribute("title")
     assert "°C" not in page.text(".worker:nth-child(2)")
     device["told_at"] -= 120
-    page.says(".worker:nth-child(1) .gauges", "412 W · 2 min")
+    page.says(".worker:nth-child(1) .gauges", "412\xa0W · 2\xa0min")
     page.farm.workers[0]["state"] = "lost"
     page.until(lambda: "°C" not in page.text(".worker:nth-child(1)"))
 

@@ -15,9 +15,17 @@ export const workersSection = () => h('section', {'aria-labelledby': 'workers-ti
   h('h2', {id: 'workers-title'}, 'Workers'), h('ul', {class: 'plain workers', id: 'workers'}),
   h('p', {class: 'faint', id: 'no-workers', hidden: true}));
 
+/* Those at hand first, then the lost, then those that left; one that was started again is the same to people. */
+const ORDER = ['lost', 'left'];
+function inOrder(workers) {
+  const here = new Set(workers.filter(w => !ORDER.includes(w.state)).map(w => w.name));
+  return workers.filter(w => w.state !== 'left' || !here.has(w.name))
+    .sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
+}
+
 /* videos: where their failed attempts are looked for. onChange(): a worker was told something. */
 export function updateWorkers(workers, videos, onChange) {
-  keyed($('#workers'), workers, w => create(w, onChange), (el, w) => update(el, w, videos));
+  keyed($('#workers'), inOrder(workers), w => create(w, onChange), (el, w) => update(el, w, videos));
   const none = $('#no-workers');
   none.hidden = workers.length > 0;
   setText(none, `No worker has come yet. Start one: framefarm-worker --server ${location.origin} --models DIR`);
@@ -70,15 +78,18 @@ function updateDevice(el, w) {
     w.pid && `process ${w.pid}`, w.build && `version ${w.build}`].filter(Boolean).join(', ');
 }
 
+const used = n => n < 10 * 2 ** 30 ? `${(n / 2 ** 30).toFixed(1)} GiB` : gib(n);
+
 /* What the device said of itself last, and how long ago that was. A CPU says nothing. */
 function updateGauges(el, d, state) {
   const gauge = (value, words) => value == null ? null : words(value);
-  const told = [gauge(d.memory_used_bytes, n => `${gib(n)} in use`), gauge(d.utilization, u => `${Math.round(100 * u)} % busy`),
+  const told = [gauge(d.memory_used_bytes, n => `${used(n)} in use`), gauge(d.utilization, u => `${Math.round(100 * u)} % busy`),
     gauge(d.temperature_c, t => `${Math.round(t)} °C`), gauge(d.power_w, p => `${Math.round(p)} W`)].filter(Boolean);
   el.hidden = !told.length || ['lost', 'left'].includes(state);
   if (el.hidden) return;
   const age = nowSeconds() - d.told_at;
-  setText(el, [...told, age < FRESH_S ? null : `${duration(age)} ago`].filter(Boolean).join(' · '));
+  setText(el, [...told, age < FRESH_S ? null : `${duration(age)} ago`].filter(Boolean)
+    .map(words => words.replaceAll(' ', '\u00a0')).join(' · '));
   el.classList.toggle('stale', age >= FRESH_S);
   el.title = [gauge(d.memory_used_bytes, n => `${n.toLocaleString('en')} bytes of memory in use`), exact(d.told_at)]
     .filter(Boolean).join(', ');
