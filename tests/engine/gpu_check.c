@@ -142,9 +142,9 @@ static void run_linear(struct bench *b, const struct linear_case *c)
         cpu.lora[0] = (struct rf_lora_weight){down.cpu, up.cpu, 0.5f};
     }
     rf_linear(b->gpu, &y.gpu, &x.gpu, &gpu,
-              &(struct rf_linear_opts){c->act, c->add, c->gate ? &gate.gpu : NULL});
+              &(struct rf_linear_opts){.act = c->act, .add = c->add, .gate = c->gate ? &gate.gpu : NULL});
     rf_linear(b->cpu, &y.cpu, &x.cpu, &cpu,
-              &(struct rf_linear_opts){c->act, c->add, c->gate ? &gate.cpu : NULL});
+              &(struct rf_linear_opts){.act = c->act, .add = c->add, .gate = c->gate ? &gate.cpu : NULL});
     check(b, c->name, &y, c->limit);
 }
 
@@ -155,7 +155,8 @@ static void linears(struct bench *b, bool fp8)
     double f8 = fp8 ? 6e-2 : 6e-3; /* fp8 rows carry 2^-4 per element */
     const struct linear_case cases[] = {
         {"linear f32", 301, 256, 384, F, F, F, .bias = true, .limit = 1e-6},
-        {"linear f32 from bf16 weights", 33, 128, 256, F, H, F, .bias = true, .limit = 1e-6},
+        {"linear f32 by bf16 weights, split", 33, 128, 256, F, H, F, .bias = true, .limit = 1e-5},
+        {"linear f32 by e4m3 weights, split", 301, 256, 384, F, Q, F, .scales = 1, .bias = true, .add = true, .limit = 1e-5},
         {"linear one row, modulation", 1, 512, 3072, F, H, F, .bias = true, .act = RF_ACT_SILU, .limit = 1e-6},
         {"linear bf16", 301, 256, 384, H, H, H, .bias = true, .limit = 6e-3},
         {"linear bf16 no bias", 301, 256, 384, H, H, H, .limit = 4e-3},
@@ -203,7 +204,7 @@ static void run_attention(struct bench *b, const struct attention_case *c)
     struct pair v = make(b, RF_BF16, 1, RF_SHAPE(c->n_k, width));
     struct pair o = make(b, RF_BF16, 0, RF_SHAPE(c->n_q, width)), bias = {0};
     if (c->bias)
-        bias = make(b, RF_F32, 1, RF_SHAPE(c->n_heads, c->n_q, c->n_k));
+        bias = make(b, RF_F32, 1, RF_SHAPE(c->n_heads, c->n_q + c->n_k - 1));
     struct rf_attention_opts opts = {.n_heads = c->n_heads, .scale = c->scale, .n_valid_keys = c->n_valid};
     opts.bias = c->bias ? &bias.gpu : NULL;
     rf_attention(b->gpu, &o.gpu, &q.gpu, &k.gpu, &v.gpu, &opts);

@@ -210,7 +210,7 @@ struct attention_case {
     int64_t n_q, n_k, head_dim, n_valid;
     int n_heads;
     float scale;
-    bool bias, masked; /* masked: some biases are -infinity, for one row all keys of the first 512 */
+    bool bias, masked; /* masked: some biases are -infinity, for the last row the first 512 */
 };
 
 static void run_attention(struct rf_engine *e, const struct attention_case *c)
@@ -218,16 +218,17 @@ static void run_attention(struct rf_engine *e, const struct attention_case *c)
     struct bench b;
     bench_begin(&b, e);
     int64_t width = c->n_heads * c->head_dim, n_keys = c->n_valid ? c->n_valid : c->n_k;
+    int64_t diagonals = c->n_q + c->n_k - 1;
     float *q, *k, *v, *bias = NULL;
     struct rf_tensor tq = bench_random_tensor(&b, RF_F32, &q, RF_SHAPE(c->n_q, width));
     struct rf_tensor tk = bench_random_tensor(&b, RF_F32, &k, RF_SHAPE(c->n_k, width));
     struct rf_tensor tv = bench_random_tensor(&b, RF_F32, &v, RF_SHAPE(c->n_k, width)), tb = {0};
     if (c->bias) {
-        bias = bench_random(&b, c->n_heads * c->n_q * c->n_k);
-        for (int64_t i = 0; c->masked && i < c->n_heads * c->n_q * c->n_k; i++)
-            if (i % 7 == 3 || (i / c->n_k % c->n_q == 1 && i % c->n_k < 512))
+        bias = bench_random(&b, c->n_heads * diagonals);
+        for (int64_t i = 0; c->masked && i < c->n_heads * diagonals; i++)
+            if (i % 7 == 3 || i % diagonals < 512)
                 bias[i] = -INFINITY;
-        tb = bench_tensor(&b, RF_F32, bias, RF_SHAPE(c->n_heads, c->n_q, c->n_k));
+        tb = bench_tensor(&b, RF_F32, bias, RF_SHAPE(c->n_heads, diagonals));
     }
     struct rf_tensor to = bench_tensor(&b, RF_F32, NULL, RF_SHAPE(c->n_q, width));
     rf_attention(e, &to, &tq, &tk, &tv,
@@ -241,7 +242,7 @@ static void run_attention(struct rf_engine *e, const struct attention_case *c)
                 p[j] = 0;
                 for (int64_t d = h * c->head_dim; d < (h + 1) * c->head_dim; d++)
                     p[j] += (double)q[i * width + d] * k[j * width + d];
-                p[j] = p[j] * (double)c->scale + (bias ? bias[(h * c->n_q + i) * c->n_k + j] : 0);
+                p[j] = p[j] * (double)c->scale + (bias ? bias[h * diagonals + j - i + c->n_q - 1] : 0);
                 top = p[j] > top ? p[j] : top;
             }
             for (int64_t j = 0; j < n_keys; j++)

@@ -144,6 +144,7 @@ enum rf_act { RF_ACT_NONE, RF_ACT_GELU_TANH, RF_ACT_SILU, RF_ACT_COUNT };
 struct rf_linear_opts {
     enum rf_act act;
     bool add;                     /* y += gate * (...) instead of y = ...; y is then the F32 residual stream */
+    bool wide;                    /* fp8 weights are widened, whatever the precision: rows are not rounded to fp8 */
     const struct rf_tensor *gate; /* [out] F32, only with add; NULL: 1 */
 };
 
@@ -171,7 +172,8 @@ void rf_rms_rope(struct rf_engine *e, const struct rf_tensor *x, const struct rf
 struct rf_attention_opts {
     int n_heads;
     float scale;                  /* of the logits; UMT5 uses 1 */
-    const struct rf_tensor *bias; /* [n_heads, n_q, n_k] F32 added to the logits; NULL: none */
+    const struct rf_tensor *bias; /* [n_heads, n_q + n_k - 1] F32 added to the logits by distance: key k and query q take
+                                     element k - q + n_q - 1; NULL: none */
     int64_t n_valid_keys;         /* keys at and after it do not exist; 0: all exist */
 };
 

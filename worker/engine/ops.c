@@ -130,7 +130,7 @@ void rf_attention(struct rf_engine *e, const struct rf_tensor *o, const struct r
     RF_ASSERT(apart(o, q) && apart(o, k) && apart(o, v));
     RF_ASSERT(opts->n_heads > 0 && width % opts->n_heads == 0 && isfinite(opts->scale));
     RF_ASSERT(n_k > 0 && opts->n_valid_keys >= 0 && opts->n_valid_keys <= n_k);
-    RF_ASSERT(!present(opts->bias) || is_f32_vector(opts->bias, opts->n_heads * n_q * n_k));
+    RF_ASSERT(!present(opts->bias) || is_f32_vector(opts->bias, opts->n_heads * (n_q + n_k - 1)));
     if (n_q == 0 || rf_front_failed(e))
         return;
     int64_t n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k;

@@ -34,9 +34,9 @@ static void softmax_block(const struct attention_job *j, float *scores, int64_t 
     for (int64_t r = 0; r < n_q; r++) {
         float *s = scores + r * n_k;
         float scale = j->scale;
-        if (bias != NULL) { /* bias comes after the scale */
+        if (bias != NULL) { /* after the scale; the next query's begins one earlier */
             for (int64_t c = 0; c < n_k; c++)
-                s[c] = s[c] * scale + bias[r * j->n_k + c];
+                s[c] = s[c] * scale + bias[c - r];
             scale = 1.0f;
         } else if (scale < 0) { /* the largest scaled score must be the scaled largest score */
             kernels->scale(s, scale, n_k);
@@ -73,7 +73,7 @@ static void query_block(void *ctx, int64_t item, int worker)
     for (int64_t key = 0; key < j->n_keys; key += BLOCK_K) {
         int64_t n_k = at_most(j->n_keys - key, BLOCK_K);
         const float *k = j->k + key * j->width + head * d, *v = j->v + key * j->width + head * d;
-        const float *bias = j->bias ? j->bias + (head * j->n_q + first) * j->n_k + key : NULL;
+        const float *bias = j->bias ? j->bias + head * (j->n_q + j->n_k - 1) + j->n_q - 1 - first + key : NULL;
         rf_gemm_nt(n_q, n_k, d, q, j->width, k, j->width, false, scores, n_k);
         softmax_block(j, scores, n_q, n_k, bias, max, sum, acc);
         rf_gemm_nn(n_q, d, n_k, scores, n_k, v, j->width, true, acc, d);

@@ -45,8 +45,9 @@ static enum rf_code by_products(struct rf_cuda *c, const struct rf_attention_arg
                                     .alpha = 1};
         enum rf_code rc = rf_cuda_matmul(c, &scores, err);
         if (rc == RF_OK)
-            rc = rf_cuda_check(c, rf_launch_softmax(c->stream, p, type, lds, s, lds, a->bias, a->bias_keys, a->n_q,
-                                                    first, a->scale, a->heads, n, a->n_keys), "softmax", err);
+            rc = rf_cuda_check(c, rf_launch_softmax(c->stream, p, type, lds, s, lds,
+                                                    a->bias ? a->bias + a->n_q - 1 - first : NULL, a->bias_stride,
+                                                    a->scale, a->heads, n, a->n_keys), "softmax", err);
         struct rf_lt_args sum = {.d = o, .a = a->v, .b = p, .a_type = type, .b_type = type, .d_type = a->o_type,
                                  .m = d, .n = n, .k = a->n_keys, .lda = width, .ldb = lds, .ldd = width,
                                  .batch = a->heads, .stride_a = d, .stride_b = n * lds, .stride_d = d, .alpha = 1};
@@ -63,11 +64,11 @@ enum rf_code rf_cuda_attention(void *self, const struct rf_tensor *o, const stru
                                const struct rf_attention_opts *opts, struct rf_err *err)
 {
     struct rf_cuda *c = self;
-    int64_t width = q->shape[q->n_dims - 1], n_k = rf_tensor_elements(k) / width;
+    int64_t width = q->shape[q->n_dims - 1], n_q = rf_tensor_elements(q) / width, n_k = rf_tensor_elements(k) / width;
     struct rf_attention_args a = {
         .o = o->data, .q = q->data, .k = k->data, .v = v->data, .o_type = (int)o->dtype, .q_type = (int)q->dtype,
         .k_type = (int)k->dtype, .v_type = (int)v->dtype, .bias = opts->bias ? opts->bias->data : NULL,
-        .bias_keys = n_k, .n_q = rf_tensor_elements(q) / width, .n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k,
+        .bias_stride = n_q + n_k - 1, .n_q = n_q, .n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k,
         .heads = opts->n_heads, .head_dim = (int)(width / opts->n_heads), .scale = opts->scale,
     };
     enum rf_code rc = rf_cuda_check(c, cudaSetDevice(c->index), "attention", err);

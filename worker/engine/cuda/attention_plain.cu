@@ -17,7 +17,7 @@ static __global__ void attention_kernel(const rf_attention_args a)
     if (query >= a.n_q)
         return;
     const TQ *q = (const TQ *)a.q + query * width + head * d;
-    const float *bias = a.bias ? a.bias + (head * a.n_q + query) * a.bias_keys : NULL;
+    const float *bias = a.bias ? a.bias + head * a.bias_stride + a.n_q - 1 - query : NULL;
     float vq[PER_LANE], acc[PER_LANE] = {0}, top = -INFINITY, sum = 0;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++)
@@ -69,13 +69,12 @@ extern "C" cudaError_t rf_launch_attention_plain(cudaStream_t stream, const stru
 /* One block per query (x) and head (y). P may lie where S does (in place) only with the same type and stride. */
 template <typename TP>
 static __global__ void softmax_kernel(TP *p, int64_t ldp, const float *s, int64_t lds, const float *bias,
-                                      int64_t bias_keys, int64_t bias_queries, int64_t first_q, float scale,
-                                      int64_t n_q, int64_t n_keys)
+                                      int64_t bias_stride, float scale, int64_t n_q, int64_t n_keys)
 {
     __shared__ float shared[33];
     const int64_t row = (int64_t)blockIdx.y * n_q + blockIdx.x;
     const float *from = s + row * lds;
-    const float *b = bias ? bias + ((int64_t)blockIdx.y * bias_queries + first_q + blockIdx.x) * bias_keys : NULL;
+    const float *b = bias ? bias + (int64_t)blockIdx.y * bias_stride - blockIdx.x : NULL;
     TP *to = p + row * ldp;
     float top = -INFINITY, sum = 0;
     for (int64_t i = threadIdx.x; i < n_keys; i += SOFTMAX_THREADS)
@@ -92,12 +91,12 @@ static __global__ void softmax_kernel(TP *p, int64_t ldp, const float *s, int64_
 }
 
 extern "C" cudaError_t rf_launch_softmax(cudaStream_t stream, void *p, int p_type, int64_t ldp, const float *s,
-                                         int64_t lds, const float *bias, int64_t bias_keys, int64_t bias_queries,
-                                         int64_t first_q, float scale, int heads, int64_t n_q, int64_t n_keys)
+                                         int64_t lds, const float *bias, int64_t bias_stride, float scale, int heads,
+                                         int64_t n_q, int64_t n_keys)
 {
     dim3 grid((unsigned)n_q, (unsigned)heads);
     RF_WITH_ACT_TYPE(p_type, TP,
-        softmax_kernel<TP><<<grid, SOFTMAX_THREADS, 0, stream>>>((TP *)p, ldp, s, lds, bias, bias_keys, bias_queries,
-                                                                first_q, scale, n_q, n_keys))
+        softmax_kernel<TP><<<grid, SOFTMAX_THREADS, 0, stream>>>((TP *)p, ldp, s, lds, bias, bias_stride, scale, n_q,
+                                                                n_keys))
     return cudaGetLastError();
 }

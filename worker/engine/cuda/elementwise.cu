@@ -28,6 +28,26 @@ static __global__ void convert_kernel(TY *y, const TX *x, int act, int64_t n, bo
         y[k] = from_f32<TY>(apply_act(to_f32(x[k]), act));
 }
 
+static __global__ void split_kernel(bf16 *high, bf16 *low, const float *x, int64_t n, bool vector)
+{
+    FOR_EIGHT(i, n)
+    float v[8], rest[8];
+    const int here = n - i < 8 ? (int)(n - i) : 8;
+    if (vector && here == 8) {
+        load8(x + i, v);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            rest[k] = v[k] - to_f32(from_f32<bf16>(v[k]));
+        store8(high + i, v);
+        store8(low + i, rest);
+        return;
+    }
+    for (int k = 0; k < here; k++) {
+        high[i + k] = from_f32<bf16>(x[i + k]);
+        low[i + k] = from_f32<bf16>(x[i + k] - to_f32(high[i + k]));
+    }
+}
+
 template <typename T> static __global__ void fill_kernel(T *y, float value, int64_t n, bool vector)
 {
     FOR_EIGHT(i, n)
@@ -124,6 +144,14 @@ extern "C" cudaError_t rf_launch_activate(cudaStream_t stream, void *y, int y_ty
 extern "C" cudaError_t rf_launch_convert(cudaStream_t stream, void *y, int y_type, const void *x, int x_type, int64_t n)
 {
     return rf_launch_activate(stream, y, y_type, x, x_type, RF_KA_NONE, n);
+}
+
+extern "C" cudaError_t rf_launch_split(cudaStream_t stream, void *high, void *low, const float *x, int64_t n)
+{
+    if (n > 0)
+        split_kernel<<<blocks_for(n), THREADS, 0, stream>>>((bf16 *)high, (bf16 *)low, x, n,
+                                                        aligned16(high) && aligned16(low) && aligned16(x));
+    return cudaGetLastError();
 }
 
 extern "C" cudaError_t rf_launch_fill(cudaStream_t stream, void *y, int y_type, float value, int64_t n)

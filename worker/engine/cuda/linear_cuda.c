@@ -1,7 +1,8 @@
 /* y = act(x w^T * scale + b), its gated sum, LoRA branches: the library's product and our epilogue.
  *
  * The product's type is that of x: F32 rows are multiplied in F32 (never TF32), bf16 rows in bf16, or as fp8 with one
- * scale per row when weights and device are fp8. Weights of another type are converted, unscaled, into scratch; scales
+ * scale per row when weights and device are fp8. F32 rows by bf16 or fp8 weights in a bf16 engine are two products on tensor
+ * cores: x as the sum of two bf16, which leaves 2^-17 of it. Weights of another type are converted, unscaled, into scratch; scales
  * go into the epilogue, so E4M3 weights lose nothing on the way. Rows are taken in chunks that fit the scratch.
  * Few rows, sizes that are not multiples of 16 and misaligned tensors go to our own product, which reads any type.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -16,12 +17,14 @@ struct linear_job {
     const struct rf_linear_opts *opts;
     int64_t rows, in, out, max_rank;
     struct rf_tensor x, y;
-    bool library, fp8, d_is_y;
+    bool library, fp8, split, d_is_y;
     int d_type;
+    enum rf_dtype product_type; /* of weights that are not fp8 */
     /* In scratch: */
     struct rf_tensor weights;             /* w.w, converted when it had to be */
     struct rf_lora_weight lora[RF_MAX_LORAS];
     void *d, *branch, *inner, *quantised; /* [chunk, out], [chunk, out], [chunk, rank], [chunk, in] */
+    void *high, *low;                     /* [chunk, in] bf16: x = high + low */
     float *row_scale;
     float *col_scale;                     /* [out], with the gate in it: the library's fp8 product does the whole layer */
     void *folded_bias;                    /* [out] bf16, likewise */
@@ -56,16 +59,16 @@ static enum rf_code product(struct linear_job *j, void *d, int d_type, const voi
                                                    accumulate, rows, in, out), "linear", err);
 }
 
-/* `t` as the type of the rows, in scratch when it has another and the library is to multiply it. A weight that does not
+/* `t` as the type that is multiplied, in scratch when it has another and the library is to multiply it. A weight that does not
  * fit the scratch stays as it is: our own product reads any type. */
 static enum rf_code convert_weights(struct linear_job *j, struct rf_cuda_taker *scratch, const struct rf_tensor *t,
                                     struct rf_tensor *ret, struct rf_err *err)
 {
     *ret = *t;
-    if (!j->library || t->dtype == j->x.dtype)
+    if (!j->library || t->dtype == j->product_type)
         return RF_OK;
     struct rf_tensor converted = *t;
-    converted.dtype = j->x.dtype;
+    converted.dtype = j->product_type;
     converted.data = rf_cuda_take(scratch, rf_tensor_bytes(&converted));
     if (converted.data == NULL)
         return RF_OK;
@@ -85,6 +88,8 @@ static enum rf_code divide_scratch(struct linear_job *j, struct rf_cuda_taker *s
         per_row += (size_t)j->out * d_size + (size_t)j->max_rank * x_size;
     if (j->fp8)
         per_row += (size_t)j->in + sizeof(float);
+    if (j->split)
+        per_row += (size_t)j->in * 4;
     j->chunk = j->rows;
     if (per_row == 0)
         return RF_OK;
@@ -105,6 +110,10 @@ static enum rf_code divide_scratch(struct linear_job *j, struct rf_cuda_taker *s
     if (j->fp8) {
         j->quantised = rf_cuda_take(scratch, n * (size_t)j->in);
         j->row_scale = rf_cuda_take(scratch, n * sizeof(float));
+    }
+    if (j->split) {
+        j->high = rf_cuda_take(scratch, n * (size_t)j->in * 2);
+        j->low = rf_cuda_take(scratch, n * (size_t)j->in * 2);
     }
     return RF_OK;
 }
@@ -171,6 +180,12 @@ static enum rf_code run_chunk(struct linear_job *j, int64_t first, int64_t n, st
         }
         if (rc == RF_OK)
             rc = product(j, d, j->d_type, j->quantised, RF_KT_E4M3, n, j->in, j->out, &j->weights, 1, false, err);
+    } else if (j->split) {
+        rc = rf_cuda_check(c, rf_launch_split(c->stream, j->high, j->low, (const float *)x, n * j->in), "split", err);
+        if (rc == RF_OK)
+            rc = product(j, d, RF_KT_F32, j->high, RF_KT_BF16, n, j->in, j->out, &j->weights, 1, false, err);
+        if (rc == RF_OK)
+            rc = product(j, d, RF_KT_F32, j->low, RF_KT_BF16, n, j->in, j->out, &j->weights, 1, true, err);
     } else {
         rc = product(j, d, j->d_type, x, (int)j->x.dtype, n, j->in, j->out, &j->weights, 1, false, err);
     }
@@ -229,9 +244,12 @@ enum rf_code rf_cuda_linear(void *self, const struct rf_tensor *y, const struct 
     for (int i = 0; i < w->n_loras; i++)
         j.max_rank = w->lora[i].down.shape[0] > j.max_rank ? w->lora[i].down.shape[0] : j.max_rank;
     j.library = !c->paths.plain && j.rows > FEW_ROWS && j.in % 16 == 0 && j.out % 16 == 0;
-    j.fp8 = c->fp8 && j.library && x->dtype == RF_BF16 && is_f8((int)w->w.dtype) && rf_cuda_aligned(x->data) &&
+    j.fp8 = c->fp8 && !opts->wide && j.library && x->dtype == RF_BF16 && is_f8((int)w->w.dtype) && rf_cuda_aligned(x->data) &&
             rf_cuda_aligned(w->w.data);
-    /* The product of a sum is as wide as the rows; F32 rows never pass through bf16. */
+    j.split = c->act == RF_BF16 && j.library && x->dtype == RF_F32 && (w->w.dtype == RF_BF16 || is_f8((int)w->w.dtype)) &&
+              w->n_loras == 0 && rf_cuda_aligned(x->data);
+    j.product_type = j.split ? RF_BF16 : x->dtype;
+    /* The product of a sum is as wide as the rows; F32 rows are never narrowed to one bf16. */
     j.d_type = opts->add ? (int)x->dtype : (x->dtype == RF_F32 ? RF_KT_F32 : (int)y->dtype);
     j.d_is_y = !opts->add && j.d_type == (int)y->dtype;
 
