@@ -114,8 +114,6 @@ static double slowdown_of(const struct search *s, const struct rf_memory_plan *p
         extra += (exposed > 0 ? exposed : 0) + 0.02 * n * copy * s->n_texts; /* copies take some of the bandwidth */
     }
     double once = p->keep_text_encoder ? 0 : s->n_texts * s->f->n_text_layers * (double)s->f->text_layer / 1e10;
-    if (p->slice_vae)
-        once += 0.02 * s->step_s;
     return s->step_s > 0 ? (extra * N_STEPS + once) / (s->step_s * N_STEPS) : extra;
 }
 
@@ -153,7 +151,7 @@ static void try_streaming(struct search *s, struct rf_memory_plan p)
 static void try_vae_and_text(struct search *s, struct rf_memory_plan p)
 {
     for (int choice = 0; choice < 4; choice++) {
-        p.slice_vae = choice & 1;
+        p.slice_vae = !(choice & 1); /* costs nothing where frames keep a device busy one by one */
         p.keep_text_encoder = !(choice & 2);
         if (p.keep_text_encoder || (!s->f->pinned && s->f->text_layer > 0))
             try_streaming(s, p);

@@ -92,6 +92,17 @@ static enum rf_code read_causal(struct reader *r, const char *norm, const char *
     return rc;
 }
 
+/* The decoder's last convolution, to red, green and blue. */
+static enum rf_code read_head(struct reader *r, const char *norm, const char *name)
+{
+    struct rf_vae_layer *l = add_layer(r, RF_VAE_HEAD);
+    enum rf_code rc = rf_weights_vector(r->weights, norm, l->in, &l->gamma[0], r->err);
+    if (rc == RF_OK)
+        rc = rf_weights_conv_by_frame(r->weights, name, RF_VAE_COLOURS, l->in, 3, 3, 3, l->time_conv, r->err);
+    r->channels = l->out = RF_VAE_COLOURS;
+    return rc;
+}
+
 static enum rf_code read_res(struct reader *r, const char *prefix)
 {
     struct rf_vae_layer *l = add_layer(r, RF_VAE_RES);
@@ -130,26 +141,37 @@ static enum rf_code read_attention(struct reader *r, const char *prefix)
     return rc;
 }
 
-static enum rf_code read_resample(struct reader *r, const char *prefix, enum rf_vae_kind kind)
+static enum rf_code read_down(struct reader *r, const char *prefix)
 {
-    struct rf_vae_layer *l = add_layer(r, kind);
+    struct rf_vae_layer *l = add_layer(r, RF_VAE_DOWN);
     char spatial[128], temporal[128];
     snprintf(spatial, sizeof spatial, "%s.resample.1", prefix);
     snprintf(temporal, sizeof temporal, "%s.time_conv", prefix);
     l->time = has(r, prefix, "time_conv.weight");
-    l->out = kind == RF_VAE_DOWN ? l->in : 0;
-    int64_t mid = kind == RF_VAE_DOWN ? l->in : 2 * l->in;
     enum rf_code rc = read_conv(r, spatial, l->in, &l->out, 1, 3, &l->conv[0]);
-    if (rc == RF_OK && l->time) {
-        char key[160];
-        snprintf(key, sizeof key, "%s.weight", temporal);
-        rc = rf_weights_conv(r->weights, temporal, mid, l->in, 3, 1, 1, &l->time_conv[0], r->err);
-    }
-    if (rc == RF_OK && l->time && kind == RF_VAE_UP) {
-        struct rf_conv both = l->time_conv[0];
-        l->time_conv[0] = rf_vae_conv_slice(&both, 0, l->in);      /* first half of the channels: the earlier frame */
+    if (rc == RF_OK && l->time)
+        rc = rf_weights_conv(r->weights, temporal, l->in, l->in, 3, 1, 1, &l->time_conv[0], r->err);
+    return rc;
+}
+
+static enum rf_code read_up(struct reader *r, const char *prefix)
+{
+    char spatial[128], temporal[128];
+    snprintf(spatial, sizeof spatial, "%s.resample.1", prefix);
+    snprintf(temporal, sizeof temporal, "%s.time_conv", prefix);
+    if (has(r, prefix, "time_conv.weight")) {
+        struct rf_vae_layer *l = add_layer(r, RF_VAE_UP_TIME);
+        struct rf_conv both;
+        l->time = true;
+        enum rf_code rc = rf_weights_conv(r->weights, temporal, 2 * l->in, l->in, 3, 1, 1, &both, r->err);
+        if (rc != RF_OK)
+            return rc;
+        l->time_conv[0] = rf_vae_conv_slice(&both, 0, l->in); /* first half of the channels: the earlier frame */
         l->time_conv[1] = rf_vae_conv_slice(&both, l->in, l->in);
     }
+    struct rf_vae_layer *l = add_layer(r, RF_VAE_UP);
+    l->out = 0;
+    enum rf_code rc = read_conv(r, spatial, l->in, &l->out, 1, 3, &l->conv[0]);
     r->channels = l->out;
     return rc;
 }
@@ -157,24 +179,23 @@ static enum rf_code read_resample(struct reader *r, const char *prefix, enum rf_
 /* The stages `<prefix>.0`, `.1` …: whatever is there, checked to be 3 changes of size, 2 of them in time. */
 static enum rf_code read_stages(struct reader *r, const char *prefix, enum rf_vae_kind kind)
 {
-    int n_space = 0, n_time = 0;
-    for (int i = 0;; i++) {
+    int first = r->net->n_layers, n_space = 0, n_time = 0;
+    for (int i = 0; r->net->n_layers <= RF_VAE_MAX_LAYERS - 8; i++) {
         char name[96];
         snprintf(name, sizeof name, "%s.%d", prefix, i);
         enum rf_code rc;
         if (has(r, name, "residual.2.weight"))
             rc = read_res(r, name);
         else if (has(r, name, "resample.1.weight"))
-            rc = read_resample(r, name, kind);
+            rc = kind == RF_VAE_DOWN ? read_down(r, name) : read_up(r, name);
         else
             break;
         if (rc != RF_OK)
             return rc;
-        const struct rf_vae_layer *l = &r->net->layer[r->net->n_layers - 1];
-        n_space += l->kind == kind;
-        n_time += l->kind == kind && l->time;
-        if (r->net->n_layers > RF_VAE_MAX_LAYERS - 8)
-            break;
+    }
+    for (int i = first; i < r->net->n_layers; i++) {
+        n_space += r->net->layer[i].kind == kind;
+        n_time += r->net->layer[i].time;
     }
     if (n_space != 3 || n_time != 2)
         return rf_fail(r->err, RF_ERR_FORMAT, "%.120s: '%s' changes size %d times, %d in time; a Wan 2.1 VAE 3 and 2",
@@ -215,7 +236,7 @@ static enum rf_code read_networks(struct rf_vae *v, struct rf_err *err)
     if (rc == RF_OK)
         rc = read_stages(&dec, "decoder.upsamples", RF_VAE_UP);
     if (rc == RF_OK)
-        rc = read_causal(&dec, "decoder.head.0.gamma", "decoder.head.2", 3);
+        rc = read_head(&dec, "decoder.head.0.gamma", "decoder.head.2");
     return rc;
 }
 

@@ -7,19 +7,22 @@
 #include "worker/model/weights.h"
 
 #define RF_VAE_MAX_LAYERS 40
+#define RF_VAE_COLOURS 3
 
 enum rf_vae_kind {
-    RF_VAE_POINT, RF_VAE_CONV, RF_VAE_RES, RF_VAE_ATTENTION, RF_VAE_DOWN, RF_VAE_UP, RF_VAE_KIND_COUNT
+    RF_VAE_POINT, RF_VAE_CONV, RF_VAE_HEAD, RF_VAE_RES, RF_VAE_ATTENTION, RF_VAE_DOWN, RF_VAE_UP_TIME, RF_VAE_UP,
+    RF_VAE_KIND_COUNT
 };
 
 struct rf_vae_layer {
     enum rf_vae_kind kind;
     int64_t in, out;             /* channels */
-    bool time;                   /* DOWN, UP: halves or doubles the frames too */
-    struct rf_tensor gamma[2];   /* [in], [out]; of a CONV: the norm before it, if any */
+    bool time;                   /* the number of frames changes: UP_TIME, and DOWN when it halves them too */
+    struct rf_tensor gamma[2];   /* [in], [out]; of CONV and HEAD: the norm before it, if any */
     struct rf_conv conv[2];      /* RES: both; ATTENTION: to_qkv [3 in, in] and proj; others: the spatial one */
     struct rf_conv shortcut;     /* RES with in != out: 1x1x1 */
-    struct rf_conv time_conv[2]; /* DOWN: one; UP: the earlier and the later frame of each pair */
+    struct rf_conv time_conv[3]; /* DOWN: one; UP_TIME: the earlier and the later frame of each pair; HEAD: the part that
+                                    sees the frame two before, one before, and the frame itself */
 };
 
 struct rf_vae_network {

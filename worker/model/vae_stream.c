@@ -1,8 +1,9 @@
 /* Running the VAE's layers on a few frames at a time. Shapes at every arrow are in NOTES.md.
  *
  * What a layer must remember (two input frames per 3x3x3 convolution, and a little for the changes of frame rate)
- * lies in `state`; everything else passes through four slots: two that layers read and write in turn, one for a
- * convolution's input with its history in front, one for what is between two convolutions.
+ * lies in `state`; everything else passes through three slots: two that layers read and write in turn, one for a
+ * convolution's input. No history is copied where frames come singly: the input just seen takes the place of the older
+ * one in it, whose room becomes the spare one for the next convolution of that size.
  * Where a layer's frames are at their largest, those after the decoder's last doubling of time and those before the
  * encoder's first halving, a sliced stream runs one frame at a time through all of them, in slots for one frame; each
  * frame finds the history that the one before it left, so the numbers are the same.
@@ -16,9 +17,16 @@
 #define HISTORY 2 /* input frames that a convolution over three frames remembers */
 #define MAX_STATES (2 * RF_VAE_MAX_LAYERS)
 
-/* A and B, ONE_A and ONE_B are the pairs that layers read and write in turn; a slot's partner is slot ^ 1. WHOLE: what the
- * slices make, put together. */
-enum slot { SLOT_A, SLOT_B, SLOT_ONE_A, SLOT_ONE_B, SLOT_INPUT, SLOT_MIDDLE, SLOT_WHOLE, SLOT_COUNT };
+/* A and B, ONE_A and ONE_B are the pairs that layers read and write in turn; a slot's partner is slot ^ 1. */
+enum slot { SLOT_A, SLOT_B, SLOT_ONE_A, SLOT_ONE_B, SLOT_INPUT, SLOT_COUNT };
+
+#define MAX_SPARES 8 /* sizes of frame */
+
+/* What a convolution saw last, older first, each in room of its own. */
+struct history {
+    struct rf_tensor frame[HISTORY];
+    int n; /* frames remembered: HISTORY, or 1 */
+};
 
 struct rf_vae_stream {
     struct rf_engine *engine;
@@ -30,8 +38,10 @@ struct rf_vae_stream {
     void *slot_data[SLOT_COUNT];
     enum slot current;                  /* of a pair: where the stream's frames are */
     int slice_first, slice_end;         /* layers that take one frame at a time; none when equal */
-    struct rf_tensor state[MAX_STATES];
+    struct history state[MAX_STATES];
     int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
+    struct rf_tensor spare[MAX_SPARES]; /* one frame of each size that comes singly */
+    int n_spares;
     /* Encoder: the last output frame of each DOWN layer, given out again while nothing moves, and its slot. */
     struct rf_tensor memo[RF_VAE_MAX_LAYERS];
     enum slot memo_slot[RF_VAE_MAX_LAYERS];
@@ -58,18 +68,42 @@ static struct rf_tensor next_frames(struct rf_vae_stream *s, enum rf_dtype dtype
     return in_slot(s, s->current, dtype, n, h, w, c);
 }
 
-static struct rf_tensor *take_state(struct rf_vae_stream *s, int64_t n, const struct rf_tensor *like)
+static struct rf_tensor frame_like(const struct rf_tensor *like)
+{
+    struct rf_tensor frame = *like;
+    frame.data = NULL;
+    frame.shape[0] = 1;
+    return frame;
+}
+
+static struct history *take_state(struct rf_vae_stream *s, int n, const struct rf_tensor *like)
 {
     RF_ASSERT(s->next_state < MAX_STATES);
-    struct rf_tensor *state = &s->state[s->next_state++];
-    if (s->planning) {
-        *state = *like;
-        state->data = NULL;
-        state->shape[0] = n;
+    struct history *state = &s->state[s->next_state++];
+    if (s->planning && s->started) {
+        state->n = n;
+        for (int i = 0; i < n; i++)
+            state->frame[i] = frame_like(like);
         s->n_states = s->next_state;
     }
-    RF_ASSERT(state->shape[0] == n && state->shape[1] == like->shape[1] && state->shape[3] == like->shape[3]);
+    const int64_t *shape = state->frame[0].shape;
+    RF_ASSERT(state->n == n && shape[1] == like->shape[1] && shape[3] == like->shape[3]);
     return state;
+}
+
+/* The spare frame of this size; NULL when frames of it do not come singly as a rule. */
+static struct rf_tensor *find_spare(struct rf_vae_stream *s, const struct rf_tensor *like)
+{
+    const int64_t *shape = like->shape;
+    for (int i = 0; i < s->n_spares; i++)
+        if (s->spare[i].shape[1] == shape[1] && s->spare[i].shape[2] == shape[2] && s->spare[i].shape[3] == shape[3])
+            return &s->spare[i];
+    if (!s->planning || !s->started)
+        return NULL;
+    RF_ASSERT(s->n_spares < MAX_SPARES);
+    s->spare[s->n_spares] = frame_like(like);
+    s->spare[s->n_spares].dtype = s->act;
+    return &s->spare[s->n_spares++];
 }
 
 /* ---- ops that do nothing while planning ---- */
@@ -105,29 +139,58 @@ static struct rf_tensor frames_of(const struct rf_tensor *x, int64_t first, int6
 
 /* ---- layers: each takes the stream's frames and returns the new ones ---- */
 
-/* The input of a convolution over three frames: history in front, then x (after norm and SiLU when gamma is there). The
- * history is what the convolution saw, so zeros at the start are zeros there, not in x. */
-static struct rf_tensor with_history(struct rf_vae_stream *s, const struct rf_tensor *x, const struct rf_tensor *gamma)
+/* Makes the last frames of x history. */
+static void remember(struct rf_vae_stream *s, struct history *state, const struct rf_tensor *x)
 {
     int64_t n = x->shape[0];
-    struct rf_tensor in = in_slot(s, SLOT_INPUT, s->act, HISTORY + n, x->shape[1], x->shape[2], x->shape[3]);
-    struct rf_tensor *state = take_state(s, HISTORY, &in);
-    struct rf_tensor front = frames_of(&in, 0, HISTORY), body = frames_of(&in, HISTORY, n);
-    struct rf_tensor last = frames_of(&in, n, HISTORY);
-    copy(s, &front, state);
+    if (n == 1) {
+        struct rf_tensor older = state->frame[0];
+        state->frame[0] = state->frame[1];
+        state->frame[1] = older;
+    }
+    for (int64_t i = n == 1 ? 1 : 0; i < HISTORY; i++) {
+        struct rf_tensor last = frames_of(x, n - HISTORY + i, 1);
+        copy(s, &state->frame[i], &last);
+    }
+}
+
+/* What a convolution over three frames sees of x: norm and SiLU of it when gamma is there. The history is that too, so
+ * zeros at the start are zeros there, not in x. */
+static struct rf_tensor prepare(struct rf_vae_stream *s, const struct rf_tensor *x, const struct rf_tensor *gamma)
+{
+    if (!gamma->data && x->dtype == s->act)
+        return *x;
+    const struct rf_tensor *spare = gamma->data && x->shape[0] == 1 ? find_spare(s, x) : NULL;
+    const int64_t *n = x->shape;
+    struct rf_tensor in = spare ? *spare : in_slot(s, SLOT_INPUT, s->act, n[0], n[1], n[2], n[3]);
     if (gamma->data)
-        norm(s, &body, x, gamma, RF_ACT_SILU);
+        norm(s, &in, x, gamma, RF_ACT_SILU);
     else
-        copy(s, &body, x);
-    copy(s, state, &last);
+        copy(s, &in, x);
     return in;
+}
+
+/* y = a convolution over three frames of `in`, which prepare() gave. */
+static void conv_in_time(struct rf_vae_stream *s, const struct rf_tensor *y, const struct rf_tensor *in,
+                         const struct rf_conv *w, const struct rf_tensor *add)
+{
+    struct history *state = take_state(s, HISTORY, in);
+    conv(s, y, in, w, &(struct rf_conv_opts){.before = state->frame, .add = add});
+    struct rf_tensor *spare = in->shape[0] == 1 ? find_spare(s, in) : NULL;
+    if (spare != NULL && spare->data == in->data) {
+        *spare = state->frame[0];
+        state->frame[0] = state->frame[1];
+        state->frame[1] = *in;
+    } else {
+        remember(s, state, in);
+    }
 }
 
 static struct rf_tensor run_conv(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x, bool last)
 {
-    struct rf_tensor in = with_history(s, &x, &l->gamma[0]);
+    struct rf_tensor in = prepare(s, &x, &l->gamma[0]);
     struct rf_tensor y = next_frames(s, last ? RF_F32 : s->act, x.shape[0], x.shape[1], x.shape[2], l->out);
-    conv(s, &y, &in, &l->conv[0], NULL);
+    conv_in_time(s, &y, &in, &l->conv[0], NULL);
     return y;
 }
 
@@ -141,17 +204,17 @@ static struct rf_tensor run_point(struct rf_vae_stream *s, const struct rf_vae_l
 static struct rf_tensor run_res(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
 {
     int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
-    struct rf_tensor middle = in_slot(s, SLOT_MIDDLE, s->act, n, h, w, l->out);
-    struct rf_tensor in = with_history(s, &x, &l->gamma[0]);
-    conv(s, &middle, &in, &l->conv[0], NULL);
+    struct rf_tensor in = prepare(s, &x, &l->gamma[0]);
+    struct rf_tensor other = in_slot(s, s->current ^ 1, s->act, n, h, w, l->out);
+    conv_in_time(s, &other, &in, &l->conv[0], NULL);
 
-    in = with_history(s, &middle, &l->gamma[1]);
+    in = prepare(s, &other, &l->gamma[1]);
     struct rf_tensor y = x; /* in place: x is read only as the residual */
     if (l->in != l->out) {
-        y = next_frames(s, s->act, n, h, w, l->out);
+        y = next_frames(s, s->act, n, h, w, l->out); /* `other` again, of which only `in` is left */
         conv(s, &y, &x, &l->shortcut, NULL);
     }
-    conv(s, &y, &in, &l->conv[1], &(struct rf_conv_opts){.add = &y});
+    conv_in_time(s, &y, &in, &l->conv[1], &y);
     return y;
 }
 
@@ -160,7 +223,7 @@ static struct rf_tensor run_attention(struct rf_vae_stream *s, const struct rf_v
 {
     int64_t h = x.shape[1], w = x.shape[2], c = l->in;
     struct rf_tensor qkv = in_slot(s, SLOT_INPUT, s->act, 3, h, w, c);
-    struct rf_tensor normed = in_slot(s, SLOT_MIDDLE, s->act, 1, h, w, c);
+    struct rf_tensor normed = in_slot(s, s->current ^ 1, s->act, 1, h, w, c);
     if (s->planning)
         return x;
     const struct rf_attention_opts opts = {.n_heads = 1, .scale = 1.0f / sqrtf((float)c)};
@@ -192,7 +255,7 @@ static struct rf_tensor run_down(struct rf_vae_stream *s, const struct rf_vae_la
     }
     /* in = the frame before this push, then the new ones: as many pairs as come out. */
     struct rf_tensor in = in_slot(s, SLOT_INPUT, s->act, 1 + n, h, w, l->out);
-    struct rf_tensor *state = take_state(s, 1, &in);
+    struct rf_tensor *state = take_state(s, 1, &in)->frame;
     struct rf_tensor before = frames_of(&in, 0, 1), fresh = frames_of(&in, 1, n), last = frames_of(&in, n, 1);
     conv(s, &fresh, &x, &l->conv[0], &halve);
     if (s->started) {
@@ -211,31 +274,54 @@ static struct rf_tensor run_down(struct rf_vae_stream *s, const struct rf_vae_la
     return y;
 }
 
-/* Time by 2, then space by 2. The clip's first frame passes by the time convolution and is not history either: the
- * frames after it see zeros in its place. */
+/* The clip's first frame passes by the convolution and is not history either: the frames after it see zeros in its
+ * place. */
+static struct rf_tensor run_up_time(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t skip = s->started ? 0 : 1, n = x.shape[0] - skip;
+    struct rf_tensor y = next_frames(s, s->act, skip + 2 * n, x.shape[1], x.shape[2], l->in);
+    struct rf_tensor rest = frames_of(&x, skip, n);
+    if (skip) {
+        struct rf_tensor from = frames_of(&x, 0, 1), to = frames_of(&y, 0, 1);
+        copy(s, &to, &from);
+    }
+    if (n == 0)
+        return y;
+    struct history *state = take_state(s, HISTORY, &rest);
+    for (int64_t i = 0; i < n && !s->planning; i++) {
+        struct rf_tensor frame = frames_of(&rest, i, 1), before[HISTORY];
+        for (int64_t j = 0; j < HISTORY; j++)
+            before[j] = i + j < HISTORY ? state->frame[i + j] : frames_of(&rest, i + j - HISTORY, 1);
+        for (int half = 0; half < 2; half++) {
+            struct rf_tensor out = frames_of(&y, skip + 2 * i + half, 1);
+            conv(s, &out, &frame, &l->time_conv[half], &(struct rf_conv_opts){.before = before});
+        }
+    }
+    remember(s, state, &rest);
+    return y;
+}
+
 static struct rf_tensor run_up(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
 {
-    int64_t h = x.shape[1], w = x.shape[2], c = l->in;
-    if (l->time) {
-        int64_t skip = s->started ? 0 : 1, n = x.shape[0] - skip;
-        struct rf_tensor y = next_frames(s, s->act, skip + 2 * n, h, w, c), rest = frames_of(&x, skip, n);
-        if (skip) {
-            struct rf_tensor from = frames_of(&x, 0, 1), to = frames_of(&y, 0, 1);
-            copy(s, &to, &from);
-        }
-        if (n > 0) {
-            static const struct rf_tensor no_norm;
-            struct rf_tensor in = with_history(s, &rest, &no_norm);
-            for (int64_t i = 0; i < 2 * n && !s->planning; i++) {
-                struct rf_tensor window = rf_tensor_slice(&in, i / 2, HISTORY + 1);
-                struct rf_tensor out = rf_tensor_slice(&y, skip + i, 1);
-                conv(s, &out, &window, &l->time_conv[i % 2], NULL);
-            }
-        }
-        x = y;
-    }
-    struct rf_tensor y = next_frames(s, s->act, x.shape[0], 2 * h, 2 * w, l->out);
+    struct rf_tensor y = next_frames(s, s->act, x.shape[0], 2 * x.shape[1], 2 * x.shape[2], l->out);
     conv(s, &y, &x, &l->conv[0], &(struct rf_conv_opts){.upsample = true});
+    return y;
+}
+
+/* A frame's colours are what it, the one before and the one before that add to them. What a frame adds to the two after
+ * it is remembered, 3 values a pixel, not its channels. */
+static struct rf_tensor run_head(struct rf_vae_stream *s, const struct rf_vae_layer *l, struct rf_tensor x)
+{
+    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
+    struct rf_tensor in = prepare(s, &x, &l->gamma[0]);
+    struct rf_tensor y = next_frames(s, RF_F32, n, h, w, l->out);
+    struct rf_tensor *added = take_state(s, HISTORY, &y)->frame; /* to the next frame, to the one after it */
+    for (int64_t i = 0; i < n; i++) {
+        struct rf_tensor frame = frames_of(&in, i, 1), colours = frames_of(&y, i, 1);
+        conv(s, &colours, &frame, &l->time_conv[2], &(struct rf_conv_opts){.add = &added[0]});
+        conv(s, &added[0], &frame, &l->time_conv[1], &(struct rf_conv_opts){.add = &added[1]});
+        conv(s, &added[1], &frame, &l->time_conv[0], NULL);
+    }
     return y;
 }
 
@@ -243,7 +329,7 @@ static struct rf_tensor run_layer(struct rf_vae_stream *s, int index, struct rf_
 {
     const struct rf_vae_layer *l = &s->net->layer[index];
     bool last = index == s->net->n_layers - 1;
-    if (s->planning)
+    if (s->planning && s->started)
         s->layer_state[index] = s->next_state;
     s->next_state = s->layer_state[index]; /* a push may skip layers, or a state */
     switch (l->kind) {
@@ -257,8 +343,12 @@ static struct rf_tensor run_layer(struct rf_vae_stream *s, int index, struct rf_
         return run_attention(s, l, x);
     case RF_VAE_DOWN:
         return run_down(s, l, x);
+    case RF_VAE_UP_TIME:
+        return run_up_time(s, l, x);
     case RF_VAE_UP:
         return run_up(s, l, x);
+    case RF_VAE_HEAD:
+        return run_head(s, l, x);
     case RF_VAE_KIND_COUNT:
         break;
     }
@@ -312,10 +402,10 @@ static void keep_memo(struct rf_vae_stream *s, int index, const struct rf_tensor
     if (!s->is_encoder || s->net->layer[index].kind != RF_VAE_DOWN)
         return;
     struct rf_tensor last = frames_of(y, y->shape[0] - 1, 1);
-    if (s->planning) {
+    if (s->planning && s->started) {
         s->memo[index] = last;
         s->memo_slot[index] = s->current;
-    } else {
+    } else if (!s->planning) {
         rf_copy(s->engine, &s->memo[index], &last);
     }
 }
@@ -343,11 +433,11 @@ static struct rf_tensor run_slices(struct rf_vae_stream *s, struct rf_tensor x)
         s->current = SLOT_ONE_B;
         for (int i = s->slice_first; i < s->slice_end; i++)
             y = run_layer(s, i, y);
-        whole = in_slot(s, SLOT_WHOLE, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
+        whole = in_slot(s, before ^ 1, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
         struct rf_tensor to = frames_of(&whole, f, 1);
         copy(s, &to, &y);
     }
-    s->current = before;
+    s->current = before ^ 1;
     return whole;
 }
 
@@ -371,21 +461,27 @@ static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t
     return x;
 }
 
-/* Notes the sizes of a push of max_push frames, first and later, in `s`; returns the bytes of the arena. */
+static int64_t frame_cost(const struct rf_tensor *frame)
+{
+    return rf_arena_cost(frame->dtype, frame->n_dims, frame->shape);
+}
+
+/* Notes the sizes of a push of max_push frames, later and first, in `s`; returns the bytes of the arena. The later one
+ * sees every history and which frames come singly, so it goes ahead. */
 static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int max_push, int64_t channels)
 {
     if (max_push == RF_VAE_SLICED)
         max_push = s->is_encoder ? RF_VAE_FRAMES : 1;
     RF_ASSERT(max_push > 0);
     struct rf_tensor x = {.dtype = RF_F32, .n_dims = 4, .shape = {max_push, height, width, channels}};
-    s->planning = true;
-    s->started = false;
-    if (s->is_encoder)
-        x.shape[0] = (max_push - 1) / RF_VAE_FRAMES * RF_VAE_FRAMES + 1;
-    run(s, x, 0);
-    x.shape[0] = max_push;
+    s->planning = s->started = true;
     if (s->is_encoder)
         x.shape[0] = max_push < RF_VAE_FRAMES ? RF_VAE_FRAMES : max_push / RF_VAE_FRAMES * RF_VAE_FRAMES;
+    run(s, x, 0);
+    s->started = false;
+    x.shape[0] = max_push;
+    if (s->is_encoder)
+        x.shape[0] = (max_push - 1) / RF_VAE_FRAMES * RF_VAE_FRAMES + 1;
     run(s, x, 0);
     s->planning = s->started = false;
 
@@ -393,10 +489,12 @@ static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int 
     for (int i = 0; i < SLOT_COUNT; i++)
         bytes += rf_arena_cost(RF_U8, 1, &s->slot_bytes[i]);
     for (int i = 0; i < s->n_states; i++)
-        bytes += rf_arena_cost(s->state[i].dtype, s->state[i].n_dims, s->state[i].shape);
+        bytes += s->state[i].n * frame_cost(&s->state[i].frame[0]);
+    for (int i = 0; i < s->n_spares; i++)
+        bytes += frame_cost(&s->spare[i]);
     for (int i = 0; i < s->net->n_layers; i++)
         if (s->memo[i].n_dims)
-            bytes += rf_arena_cost(s->memo[i].dtype, s->memo[i].n_dims, s->memo[i].shape);
+            bytes += frame_cost(&s->memo[i]);
     return bytes;
 }
 
@@ -428,10 +526,13 @@ static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t h
         return rf_wrap(err, rc, "VAE %s", is_encoder ? "encoder" : "decoder");
     for (int i = 0; i < SLOT_COUNT; i++)
         s->slot_data[i] = rf_arena_tensor(s->arena, RF_U8, 1, &s->slot_bytes[i]).data;
-    for (int i = 0; i < s->n_states; i++) {
-        place(s, &s->state[i]);
-        rf_fill(s->engine, &s->state[i], 0);
-    }
+    for (int i = 0; i < s->n_states; i++)
+        for (int f = 0; f < s->state[i].n; f++) {
+            place(s, &s->state[i].frame[f]);
+            rf_fill(s->engine, &s->state[i].frame[f], 0);
+        }
+    for (int i = 0; i < s->n_spares; i++)
+        place(s, &s->spare[i]);
     for (int i = 0; i < s->net->n_layers; i++)
         if (s->memo[i].n_dims)
             place(s, &s->memo[i]);

@@ -469,8 +469,9 @@ enum rf_code rf_weights_table(struct rf_weights *w, const char *name, int64_t ro
     return place_entry(w, entry, 2, entry->shape, ret_table, err);
 }
 
-enum rf_code rf_weights_conv(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh, int kw,
-                             struct rf_conv *ret_conv, struct rf_err *err)
+/* Repacked to [out, kt, kh, kw, in], or by_frame to [kt, out, kh, kw, in]. */
+static enum rf_code load_conv(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh, int kw,
+                              bool by_frame, struct rf_conv *ret_conv, struct rf_err *err)
 {
     RF_AUTO(rf_free) char *weight = rf_asprintf("%s.weight", name), *bias = rf_asprintf("%s.bias", name);
     const struct rf_st_entry *entry = NULL;
@@ -484,20 +485,41 @@ enum rf_code rf_weights_conv(struct rf_weights *w, const char *name, int64_t out
         char wanted[80];
         return bad_shape(w, entry, shape_text(wanted, sizeof wanted, 5, want), err);
     }
-    int64_t n = entry_elements(entry), taps = (int64_t)kt * kh * kw;
+    int64_t n = entry_elements(entry), taps = (int64_t)kt * kh * kw, of_frame = (int64_t)kh * kw;
     RF_AUTO(rf_free) float *from = host_floats(n), *to = host_floats(n);
     if (from == NULL || to == NULL)
         return rf_fail(err, RF_ERR_NO_MEMORY, "%lld values of '%.80s'", (long long)n, name);
     rf_dtype_to_f32(from, entry->data, entry->dtype, n);
     for (int64_t o = 0; o < out; o++)
         for (int64_t i = 0; i < in; i++)
-            for (int64_t k = 0; k < taps; k++)
-                to[(o * taps + k) * in + i] = from[(o * in + i) * taps + k];
+            for (int64_t k = 0; k < taps; k++) {
+                int64_t at = by_frame ? (k / of_frame * out + o) * of_frame + k % of_frame : o * taps + k;
+                to[at * in + i] = from[(o * in + i) * taps + k];
+            }
     struct rf_conv conv = {0};
-    rc = place_floats(w, to, rf_engine_act_dtype(w->e), 5, (int64_t[]){out, kt, kh, kw, in}, &conv.w, err);
+    int64_t shape[] = {out, kt, kh, kw, in}, frames[] = {kt * out, 1, kh, kw, in};
+    rc = place_floats(w, to, rf_engine_act_dtype(w->e), 5, by_frame ? frames : shape, &conv.w, err);
     if (rc == RF_OK)
         rc = rf_weights_vector(w, bias, out, &conv.b, err);
     if (rc == RF_OK)
         *ret_conv = conv;
+    return rc;
+}
+
+enum rf_code rf_weights_conv(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh, int kw,
+                             struct rf_conv *ret_conv, struct rf_err *err)
+{
+    return load_conv(w, name, out, in, kt, kh, kw, false, ret_conv, err);
+}
+
+enum rf_code rf_weights_conv_by_frame(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh,
+                                      int kw, struct rf_conv *ret_conv, struct rf_err *err)
+{
+    struct rf_conv all;
+    enum rf_code rc = load_conv(w, name, out, in, kt, kh, kw, true, &all, err);
+    for (int t = 0; t < kt && rc == RF_OK; t++)
+        ret_conv[t] = (struct rf_conv){.w = rf_tensor_slice(&all.w, t * out, out)};
+    if (rc == RF_OK)
+        ret_conv[kt - 1].b = all.b;
     return rc;
 }

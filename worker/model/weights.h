@@ -53,6 +53,10 @@ enum rf_code rf_weights_table(struct rf_weights *w, const char *name, int64_t ro
 enum rf_code rf_weights_conv(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh, int kw,
                              struct rf_conv *ret_conv, struct rf_err *err);
 
+/* The same as kt convolutions over one frame each, ret_conv[0 .. kt - 1], whose sum it is; the bias is the last one's. */
+enum rf_code rf_weights_conv_by_frame(struct rf_weights *w, const char *name, int64_t out, int64_t in, int kt, int kh,
+                                      int kw, struct rf_conv *ret_conv, struct rf_err *err);
+
 /* Makes the branches of a LoRA file part of every linear fetched afterwards, at `strength`; several files add up.
  * Alpha is respected (factor strength * alpha / rank, 1 when there is none), as are .diff and .diff_b. Key styles as in
  * the public files (kohya, PEFT, diffusers). rf_weights_loras_check() after loading names keys that matched nothing. */

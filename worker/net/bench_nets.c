@@ -151,7 +151,6 @@ const struct rf_bench_subject rf_bench_dit = {.name = "dit", .sample_side = 256,
 struct vae_bench {
     struct rf_engine *e;
     bool encode;
-    int max_push; /* RF_VAE_SLICED where memory is short */
     int64_t t, h, w, base; /* of the latent */
     struct rf_bench_file file;
     struct rf_vae *vae;
@@ -176,14 +175,14 @@ static void vae_close(void *self)
 static enum rf_code vae_stream(struct vae_bench *b, struct rf_err *err)
 {
     rf_vae_stream_destroy(&b->stream);
-    return b->encode ? rf_vae_encoder_create(b->vae, (int)b->h, (int)b->w, b->max_push, &b->stream, err)
-                     : rf_vae_decoder_create(b->vae, (int)b->h, (int)b->w, b->max_push, &b->stream, err);
+    return b->encode ? rf_vae_encoder_create(b->vae, (int)b->h, (int)b->w, RF_VAE_SLICED, &b->stream, err)
+                     : rf_vae_decoder_create(b->vae, (int)b->h, (int)b->w, RF_VAE_SLICED, &b->stream, err);
 }
 
-static int64_t vae_stream_bytes(const struct vae_bench *b, int max_push)
+static int64_t vae_stream_bytes(const struct vae_bench *b)
 {
-    return b->encode ? rf_vae_encoder_bytes(b->vae, (int)b->h, (int)b->w, max_push)
-                     : rf_vae_decoder_bytes(b->vae, (int)b->h, (int)b->w, max_push);
+    return b->encode ? rf_vae_encoder_bytes(b->vae, (int)b->h, (int)b->w, RF_VAE_SLICED)
+                     : rf_vae_decoder_bytes(b->vae, (int)b->h, (int)b->w, RF_VAE_SLICED);
 }
 
 static enum rf_code vae_open(struct rf_engine *e, const struct rf_bench_size *size, bool encode, void **ret_self,
@@ -213,10 +212,6 @@ static enum rf_code vae_open(struct rf_engine *e, const struct rf_bench_size *si
     b->in = encode ? frames : clip;
     b->out = encode ? clip : frames;
     rc = fill_normal(e, &b->in, 3, encode ? 0.5f : 1, err);
-    int64_t limit = rf_engine_limit_bytes(e);
-    b->max_push = encode ? RF_VAE_FRAMES : 1;
-    if (limit > 0 && rf_engine_held_bytes(e) + vae_stream_bytes(b, b->max_push) > limit)
-        b->max_push = RF_VAE_SLICED;
     return rc == RF_OK ? vae_stream(b, err) : rc;
 }
 
@@ -239,7 +234,7 @@ static void vae_describe(void *self, struct rf_bench_facts *facts)
         .flop = b->encode ? rf_shape_vae_encode_flop(b->base, b->t, b->h, b->w)
                           : rf_shape_vae_decode_flop(b->base, b->t, b->h, b->w),
         .predicted_bytes = rf_engine_fixed_bytes(b->e) + rf_vae_weight_bytes(b->vae) +
-                           vae_stream_bytes(b, b->max_push) + rf_arena_cost(RF_F32, 4, b->in.shape) +
+                           vae_stream_bytes(b) + rf_arena_cost(RF_F32, 4, b->in.shape) +
                            rf_arena_cost(RF_F32, 4, b->out.shape),
     };
 }
