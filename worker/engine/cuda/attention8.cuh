@@ -24,9 +24,10 @@ static __device__ __forceinline__ uint32_t round_pair(float low, float high)
 
 /* What a tile does to the rows' sums.
  *   keep   by what earlier sums must be scaled: 1 unless the row's maximum has grown
- *   gain   by what this tile's sum must be scaled before it is added */
+ *   gain   by what this tile's sum must be scaled before it is added
+ *   share  the same for the sum of its weights, in which the scale of the values does not belong */
 struct change8 {
-    float keep[2], gain[2];
+    float keep[2], gain[2], share[2];
 };
 
 /* How a score of the tile becomes the logarithm of its weight, for either row: score * factor + shift. */
@@ -42,6 +43,7 @@ static __device__ __forceinline__ weigher8 find_maxima8(int32_t (&s)[64], rows8 
                                                         int n_here)
 {
     const int lane = threadIdx.x % 32;
+    const float of_v = exp2_fast(-scale.y);
     weigher8 w;
     float local[2];
     if (MASKED) {
@@ -70,7 +72,9 @@ static __device__ __forceinline__ weigher8 find_maxima8(int32_t (&s)[64], rows8 
         w.shift[r] = scale.y - local[r] + (RF_A8_LOG2_LEVELS + ONE_STEP);
         change.keep[r] = exp2_fast(rows.top[r] - next);
         change.gain[r] = exp2_fast(local[r] - next);
+        change.share[r] = change.gain[r] * of_v;
         rows.top[r] = next;
+        rows.sum[r] *= change.keep[r];
     }
     return w;
 }
@@ -95,24 +99,24 @@ static __device__ __forceinline__ void weigh8(uint32_t (&pairs)[32], const int32
         }
 }
 
-/* Weights to operands, p[k] being the keys 32 k .. 32 k + 31, and into the sums. Apart from weigh8() because wgmma may
- * still be reading the last operands while the weights are made. */
-static __device__ __forceinline__ void pack8(uint32_t (&p)[4][4], const uint32_t (&pairs)[32], rows8 &rows, float2 scale,
+/* Weights to operands, p[k] being the keys 32 k .. 32 k + 31, and into the sums, for k in FIRST .. LAST - 1. Apart from
+ * weigh8() because wgmma may still be reading the last operands while the weights are made. */
+template <int FIRST, int LAST>
+static __device__ __forceinline__ void pack8(uint32_t (&p)[4][4], const uint32_t (&pairs)[32], rows8 &rows,
                                              const change8 &change)
 {
-    const float of_v = exp2_fast(-scale.y);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         uint32_t total = 0;
 #pragma unroll
-        for (int k = 0; k < 4; k++)
+        for (int k = FIRST; k < LAST; k++)
 #pragma unroll
             for (int h = 0; h < 2; h++) { /* sixteen keys: blocks j, j + 1 of 8 */
                 const int j = 4 * k + 2 * h;
                 p[k][2 * h + r] = __byte_perm(pairs[2 * j + r], pairs[2 * j + 2 + r], 0x6420);
                 total = __dp4a(p[k][2 * h + r], 0x01010101u, total);
             }
-        rows.sum[r] = rows.sum[r] * change.keep[r] + (float)total * (change.gain[r] * of_v);
+        rows.sum[r] = fmaf((float)total, change.share[r], rows.sum[r]);
     }
 }
 

@@ -125,7 +125,7 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
         barrier_arrive(shared_address(&b.empty_k[0]));
     weigher8 with = find_maxima8<true>(s, rows, scale, change, (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE));
     weigh8<true, 0, 16>(pairs, s, with);
-    pack8(p, pairs, rows, scale, change);
+    pack8<0, 4>(p, pairs, rows, change);
     pin_operands(p);
     float last_gain[2] = {0, 0}; /* UNDER: of the sum in t, which is zeros for now */
 
@@ -176,7 +176,7 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
             add_tile(o, t, change.gain);
         }
         change = next_change;
-        pack8(p, pairs, rows, scale, change);
+        pack8<0, 4>(p, pairs, rows, change);
         pin_operands(p);
     }
     const int last = (n_tiles - 1) % STAGES;
@@ -192,7 +192,182 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
-template <int FRONT, bool TURNS, bool UNDER>
+/* wgmma_shared_s8() for fewer rows of b: d [64, KEYS]. FIRST: d is not read, so that its registers are free until then. */
+#define LIST16 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}"
+#define LIST32 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
+#define LIST48 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+    "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47}"
+#define NEW8(d, i) \
+    "=r"(d[i]), "=r"(d[i + 1]), "=r"(d[i + 2]), "=r"(d[i + 3]), "=r"(d[i + 4]), "=r"(d[i + 5]), "=r"(d[i + 6]), \
+        "=r"(d[i + 7])
+#define SCORES(keys, list, a, b, p) \
+    "wgmma.mma_async.sync.aligned.m64n" keys "k32.s32.s8.s8 " list ", " a ", " b ", " p ";"
+template <int KEYS, bool FIRST> static __device__ __forceinline__ void wgmma_shared_s8(int32_t *d, uint64_t a, uint64_t b)
+{
+    if (KEYS == 32 && FIRST)
+        asm volatile(SCORES("32", LIST16, "%16", "%17", "0") : NEW8(d, 0), NEW8(d, 8) : "l"(a), "l"(b));
+    else if (KEYS == 32)
+        asm volatile(SCORES("32", LIST16, "%16", "%17", "1") : RF_I8(d, 0), RF_I8(d, 8) : "l"(a), "l"(b));
+    else if (KEYS == 64 && FIRST)
+        asm volatile(SCORES("64", LIST32, "%32", "%33", "0")
+                     : NEW8(d, 0), NEW8(d, 8), NEW8(d, 16), NEW8(d, 24)
+                     : "l"(a), "l"(b));
+    else if (KEYS == 64)
+        asm volatile(SCORES("64", LIST32, "%32", "%33", "1")
+                     : RF_I8(d, 0), RF_I8(d, 8), RF_I8(d, 16), RF_I8(d, 24)
+                     : "l"(a), "l"(b));
+    else if (FIRST)
+        asm volatile(SCORES("96", LIST48, "%48", "%49", "0")
+                     : NEW8(d, 0), NEW8(d, 8), NEW8(d, 16), NEW8(d, 24), NEW8(d, 32), NEW8(d, 40)
+                     : "l"(a), "l"(b));
+    else
+        asm volatile(SCORES("96", LIST48, "%48", "%49", "1")
+                     : RF_I8(d, 0), RF_I8(d, 8), RF_I8(d, 16), RF_I8(d, 24), RF_I8(d, 32), RF_I8(d, 40)
+                     : "l"(a), "l"(b));
+}
+
+/* The scores of COUNT keys from FIRST on, in flight on return. */
+template <int FIRST, int COUNT>
+static __device__ __forceinline__ void issue_some_scores(int32_t (&s)[64], uint32_t q_rows, uint32_t k_tile)
+{
+    wgmma_shared_s8<COUNT, true>(s + FIRST / 2, at(q_rows, 0), at(k_tile, FIRST * 128));
+#pragma unroll
+    for (int d = 1; d < 4; d++)
+        wgmma_shared_s8<COUNT, false>(s + FIRST / 2, at(q_rows, d * 32), at(k_tile, FIRST * 128 + d * 32));
+    wgmma_commit();
+}
+
+/* The logarithms of the weights of the blocks from FRONT on. */
+template <bool MASKED, int FRONT>
+static __device__ __forceinline__ void find_logarithms(float (&x)[64 - 4 * FRONT], const int32_t (&s)[64],
+                                                       const weigher8 &with)
+{
+#pragma unroll
+    for (int j = 4 * FRONT; j < 64; j++) {
+        float &y = x[j - 4 * FRONT];
+        y = fmaf((float)s[j], with.factor[j / 2 % 2], with.shift[j / 2 % 2]);
+        if (MASKED && s[j] == INT32_MIN)
+            y = -INFINITY;
+        asm volatile("" : "+f"(y)::"memory");
+    }
+}
+
+template <int FRONT>
+static __device__ __forceinline__ void weigh_others(uint32_t (&pairs)[32], const float (&x)[64 - 4 * FRONT])
+{
+#pragma unroll
+    for (int j = 2 * FRONT; j < 32; j++) {
+        const int i = 2 * (j - 2 * FRONT);
+        pairs[j] = round_pair(exp2_fast(x[i]), exp2_fast(x[i + 1]));
+    }
+}
+
+/* The same as compute(), but the scores of the next tile's first keys are computed as soon as this tile's have become
+ * weights: the softmax waits for the few others only. */
+template <int FRONT>
+static __device__ __forceinline__ void compute_early(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
+                                                     int group)
+{
+    const int lane = threadIdx.x % 32, n_tiles = (int)a.n_tiles;
+    const int64_t row = (int64_t)blockIdx.x * TILE + group * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const uint32_t q_rows = operand(tiles + group * 64 * 128);
+    const uint32_t k_tiles = operand(tiles + TILE_BYTES), v_tiles = operand(tiles + (1 + STAGES) * TILE_BYTES);
+    const float2 *scales = (const float2 *)a.kv_scale + ((int64_t)blockIdx.y * n_tiles + n_tiles - 1) * RF_A8_GROUPS +
+                           lane % 4; /* of the last tile; the next is RF_A8_GROUPS before it */
+    const float *q_scale = a.q_scale + blockIdx.y * a.q_rows + row;
+    rows8 rows = {{q_scale[0], q_scale[8]}, {-INFINITY, -INFINITY}, {0, 0}};
+    int32_t s[64], t[64];
+    float o[64], x[64 - 4 * FRONT]; /* logarithms of the weights that are not made yet */
+    uint32_t p[4][4], pairs[32];
+    change8 change;
+    float last_gain[2] = {0, 0}; /* of the sum in t, which is zeros for now */
+#pragma unroll
+    for (int i = 0; i < 64; i++) {
+        o[i] = 0;
+        t[i] = 0;
+    }
+
+    barrier_wait(shared_address(&b.full_q), 0);
+    barrier_wait(shared_address(&b.full_k[0]), 0);
+    pin(s);
+    wgmma_fence();
+    issue_scores(s, q_rows, k_tiles);
+    wgmma_wait<0>();
+    pin(s);
+    if (lane == 0)
+        barrier_arrive(shared_address(&b.empty_k[0]));
+    weigher8 with = find_maxima8<true>(s, rows, *scales, change, (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE));
+    weigh8<true, 0, FRONT>(pairs, s, with);
+    find_logarithms<true, FRONT>(x, s, with);
+    pack8<0, FRONT / 4>(p, pairs, rows, change);
+
+    for (int i = 1; i < n_tiles; i++) {
+        const int stage = i % STAGES, last = (i - 1) % STAGES;
+        scales -= RF_A8_GROUPS;
+        const float2 scale = *scales; /* on its way while the scores are computed */
+        barrier_wait(shared_address(&b.full_k[stage]), i / STAGES & 1);
+        pin(t);
+        wgmma_fence();
+        issue_some_scores<0, 8 * FRONT>(s, q_rows, k_tiles + stage * (TILE_BYTES / 16));
+        weigh_others<FRONT>(pairs, x);
+        add_tile(o, t, last_gain);
+        pack8<FRONT / 4, 4>(p, pairs, rows, change);
+        pin_operands(p);
+        pin(o);
+        pin(t);
+        wgmma_fence();
+        issue_some_scores<8 * FRONT, 128 - 8 * FRONT>(s, q_rows, k_tiles + stage * (TILE_BYTES / 16));
+        barrier_wait(shared_address(&b.full_v[last]), (i - 1) / STAGES & 1);
+        wgmma_fence(); /* the wait is a loop: without it the compiler adds one here */
+        issue_sum(t, p, v_tiles + last * (TILE_BYTES / 16));
+        last_gain[0] = change.gain[0];
+        last_gain[1] = change.gain[1];
+        wgmma_wait<1>(); /* the scores */
+        pin(s);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_k[stage]));
+        with = find_maxima8<false>(s, rows, scale, change, TILE);
+        weigh8<false, 0, FRONT>(pairs, s, with);
+#pragma unroll
+        for (int j = 0; j < 2 * FRONT; j++)
+            asm volatile("" : "+r"(pairs[j])::"memory");
+        /* Rows grow in the first tiles, hardly after. The branch also keeps the wait behind the weights made so far:
+         * the compiler moves it up to the last jump. */
+        if (any_grew(change)) {
+#pragma unroll
+            for (int j = 0; j < 64; j++)
+                o[j] *= change.keep[j / 2 % 2];
+            last_gain[0] *= change.keep[0];
+            last_gain[1] *= change.keep[1];
+        }
+        wgmma_wait<0>(); /* the sum */
+        pin(t);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_v[last]));
+        find_logarithms<false, FRONT>(x, s, with);
+        pack8<0, FRONT / 4>(p, pairs, rows, change);
+    }
+    const int last = (n_tiles - 1) % STAGES;
+    weigh_others<FRONT>(pairs, x);
+    add_tile(o, t, last_gain);
+    pack8<FRONT / 4, 4>(p, pairs, rows, change);
+    pin_operands(p);
+    barrier_wait(shared_address(&b.full_v[last]), (n_tiles - 1) / STAGES & 1);
+    pin(t);
+    wgmma_fence();
+    issue_sum(t, p, v_tiles + last * (TILE_BYTES / 16));
+    wgmma_wait<0>();
+    pin(t);
+    add_tile(o, t, change.gain);
+    store_rows8(a, o, rows, row, blockIdx.y);
+}
+
+template <int FRONT, bool TURNS, bool UNDER, bool EARLY>
 static __global__ void __launch_bounds__(THREADS, 1)
 attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                          const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
@@ -211,19 +386,22 @@ attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_con
             copy_all(b, n_tiles, copier{{&q, &k, &v}, tiles, (int)(a.q_rows / TILE), n_tiles});
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS));
-        compute<FRONT, TURNS, UNDER>(a, tiles, b, role - 1);
+        if constexpr (EARLY)
+            compute_early<FRONT>(a, tiles, b, role - 1);
+        else
+            compute<FRONT, TURNS, UNDER>(a, tiles, b, role - 1);
     }
 }
 
-template <int FRONT, bool TURNS, bool UNDER>
+template <int FRONT, bool TURNS, bool UNDER, bool EARLY = false>
 static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, const CUtensorMap &k,
                           const CUtensorMap &v, const rf_attention8_args &a)
 {
-    cudaError_t status = cudaFuncSetAttribute(attention8_hopper_kernel<FRONT, TURNS, UNDER>,
+    cudaError_t status = cudaFuncSetAttribute(attention8_hopper_kernel<FRONT, TURNS, UNDER, EARLY>,
                                               cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
     if (status != cudaSuccess)
         return status;
-    attention8_hopper_kernel<FRONT, TURNS, UNDER><<<grid, THREADS, SHARED_BYTES, stream>>>(q, k, v, a);
+    attention8_hopper_kernel<FRONT, TURNS, UNDER, EARLY><<<grid, THREADS, SHARED_BYTES, stream>>>(q, k, v, a);
     return cudaGetLastError();
 }
 
@@ -249,6 +427,7 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     case 6: return launch<8, false, true>(stream, grid, q, k, v, *a);
     case 7: return launch<4, true, true>(stream, grid, q, k, v, *a);
     case 8: return launch<12, false, true>(stream, grid, q, k, v, *a);
+    case 10: return launch<12, false, false, true>(stream, grid, q, k, v, *a);
     default: return launch<16, true, false>(stream, grid, q, k, v, *a);
     }
 }
