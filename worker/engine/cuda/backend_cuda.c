@@ -128,34 +128,6 @@ static enum rf_code unpatchify(void *self, const struct rf_tensor *latent, const
     return patch(self, tokens, latent, false, err);
 }
 
-static enum rf_code conv(void *self, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
-                         const struct rf_conv_opts *opts, struct rf_err *err)
-{
-    struct rf_cuda *c = self;
-    const int64_t *k = w->w.shape; /* out, kt, kh, kw, in */
-    bool has_add = opts->add != NULL && opts->add->data != NULL;
-    struct rf_conv_args a = {
-        .y = y->data, .x = x->data, .w = w->w.data, .add = has_add ? opts->add->data : NULL, .bias = w->b.data,
-        .y_type = (int)y->dtype, .x_type = (int)x->dtype, .w_type = (int)w->w.dtype,
-        .add_type = has_add ? (int)opts->add->dtype : RF_KT_F32,
-        .t_in = x->shape[0], .h_in = x->shape[1], .w_in = x->shape[2], .c_in = x->shape[3],
-        .t_out = y->shape[0], .h_out = y->shape[1], .w_out = y->shape[2], .c_out = y->shape[3],
-        .kt = (int)k[1], .kh = (int)k[2], .kw = (int)k[3], .stride_t = opts->stride_t ? opts->stride_t : 1,
-        .stride_s = opts->stride_s ? opts->stride_s : 1, .upsample = opts->upsample,
-    };
-    for (int i = 0; opts->before != NULL && i < 2; i++)
-        a.before[a.n_before++] = opts->before[i].data;
-    /* Stride 2 pads right and bottom only: the first output looks at pixels 0, 1, 2. */
-    a.pad_y = a.stride_s == 2 ? 0 : (a.kh - 1) / 2;
-    a.pad_x = a.stride_s == 2 ? 0 : (a.kw - 1) / 2;
-    bool mma = !c->paths.plain && x->dtype == RF_BF16 && w->w.dtype == RF_BF16 && a.c_in % 8 == 0 &&
-               rf_cuda_aligned(a.x) && rf_cuda_aligned(a.w) &&
-               rf_cuda_aligned(a.before[0]) && rf_cuda_aligned(a.before[1]);
-    if (mma)
-        LAUNCH("convolution (tensor cores)", rf_launch_conv_mma(c->stream, &a));
-    LAUNCH("convolution", rf_launch_conv_plain(c->stream, &a));
-}
-
 static enum rf_code channel_norm(void *self, const struct rf_tensor *y, const struct rf_tensor *x,
                                  const struct rf_tensor *gamma, enum rf_act act, struct rf_err *err)
 {
@@ -229,7 +201,7 @@ const struct rf_backend rf_backend_cuda = {
     .fill = fill,
     .patchify = patchify,
     .unpatchify = unpatchify,
-    .conv = conv,
+    .conv = rf_cuda_conv,
     .channel_norm = channel_norm,
     .to_channels_last = to_channels_last,
     .from_channels_last = from_channels_last,

@@ -15,13 +15,14 @@
 
 /* Which paths may be taken. FRAMEFARM_CUDA holds words that change the default, for tests and comparisons:
  *   plain       kernels that follow the definition and nothing else
- *   no-hopper   the generic tensor-core attention on Hopper too
+ *   no-hopper   the generic tensor-core attention and convolution on Hopper too
  *   no-flash    attention through two library products and a softmax
  *   no-fused    bias and activation in a kernel of their own, not in the library's epilogue
  *   fast-accum  fp8 products may accumulate in fewer bits
- *   a8-N        the N-th arrangement of 8-bit attention on Hopper, while they are being compared */
+ *   a8-N        the N-th arrangement of 8-bit attention on Hopper, while they are being compared
+ *   conv-N      the N-th arrangement of Hopper's convolution, likewise */
 struct rf_cuda_paths {
-    int attention8;
+    int attention8, conv;
     bool plain, no_hopper, no_flash, no_fused, fast_accum;
 };
 
@@ -98,6 +99,9 @@ enum rf_code rf_cuda_attention(void *self, const struct rf_tensor *o, const stru
 enum rf_code rf_cuda_attention8(void *self, const struct rf_tensor *o, const struct rf_tensor *q,
                                 const struct rf_tensor *k, const struct rf_tensor *v,
                                 const struct rf_attention_opts *opts, struct rf_err *err);
+
+enum rf_code rf_cuda_conv(void *self, const struct rf_tensor *y, const struct rf_tensor *x, const struct rf_conv *w,
+                          const struct rf_conv_opts *opts, struct rf_err *err);
 
 /* device_cuda.c */
 enum rf_code rf_cuda_open(const struct rf_engine_config *config, int index, void **ret_self, const char **ret_name,

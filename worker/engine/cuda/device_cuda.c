@@ -55,7 +55,8 @@ static int number_after(const char *list, const char *start)
 static struct rf_cuda_paths read_paths(void)
 {
     const char *words = getenv("FRAMEFARM_CUDA");
-    return (struct rf_cuda_paths){.attention8 = number_after(words, "a8-"), .plain = has_word(words, "plain"),
+    return (struct rf_cuda_paths){.attention8 = number_after(words, "a8-"),
+                                  .conv = number_after(words, "conv-"), .plain = has_word(words, "plain"),
                                   .no_hopper = has_word(words, "no-hopper"),
                                   .no_flash = has_word(words, "no-flash"), .no_fused = has_word(words, "no-fused"),
                                   .fast_accum = has_word(words, "fast-accum")};

@@ -182,4 +182,116 @@ static __device__ __forceinline__ void wgmma_registers_u8(int32_t (&d)[64], cons
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)accumulate));
 }
 
+/* ---- products of other widths, for the convolution: d [64, 32 | 96 | 192] (+)= a b as wgmma_shared() above ---- */
+
+#define RF_F16(d) \
+    RF_F8(d, 0), RF_F8(d, 8)
+#define RF_LIST16 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}"
+#define RF_F48(d) \
+    RF_F8(d, 0), RF_F8(d, 8), RF_F8(d, 16), RF_F8(d, 24), RF_F8(d, 32), RF_F8(d, 40)
+#define RF_LIST48 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, " \
+    "%40, %41, %42, %43, %44, %45, %46, %47}"
+#define RF_F96(d) \
+    RF_F8(d, 0), RF_F8(d, 8), RF_F8(d, 16), RF_F8(d, 24), RF_F8(d, 32), RF_F8(d, 40), RF_F8(d, 48), RF_F8(d, 56), \
+    RF_F8(d, 64), RF_F8(d, 72), RF_F8(d, 80), RF_F8(d, 88)
+#define RF_LIST96 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, " \
+    "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, " \
+    "%60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}"
+
+static __device__ __forceinline__ void wgmma_shared(float (&d)[16], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %18, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 " RF_LIST16 ", %16, %17, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : RF_F16(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+static __device__ __forceinline__ void wgmma_shared(float (&d)[48], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %50, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 " RF_LIST48 ", %48, %49, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : RF_F48(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+static __device__ __forceinline__ void wgmma_shared(float (&d)[96], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %98, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 " RF_LIST96 ", %96, %97, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : RF_F96(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+/* K-major tiles with narrower rows: 64 bytes and the 64-byte swizzle (chunk c of row r lies at c ^ (r / 2 % 4), tiles
+ * at multiples of 512), or 128 as above. Stride offset: 8 rows; 16 columns further is 32 bytes. */
+template <int ROW_BYTES> static __device__ __forceinline__ uint64_t row_descriptor(uint32_t address)
+{
+    static_assert(ROW_BYTES == 64 || ROW_BYTES == 128, "these swizzles are written down here");
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(8 * ROW_BYTES >> 4) << 32 |
+           (uint64_t)(ROW_BYTES == 64 ? 2 : 1) << 62;
+}
+
+/* ---- boxes of more dimensions, innermost coordinate first; outside is zeros ---- */
+
+static __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap *map, int c0, int c1, int c2, int c3,
+                                                uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+                 "[%1, {%2, %3, %4, %5}], [%6];" ::"r"(to), "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap *map, int c0, int c1, int c2, int c3,
+                                                int c4, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+                 "[%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(to), "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4),
+                 "r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ void prefetch_l2(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/* A map of bf16 values: sizes innermost first, strides in bytes of all but the innermost dimension. The driver's
+ * function is looked up, so that nothing of its library is linked. cudaErrorInvalidValue: the driver takes no such map.
+ * */
+static inline cudaError_t make_bf16_map(CUtensorMap *map, int rank, const void *data, const cuuint64_t *sizes,
+                                        const cuuint64_t *strides, const cuuint32_t *box)
+{
+    typedef CUresult encode(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+    void *entry = NULL;
+    cudaDriverEntryPointQueryResult found;
+    cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,
+                                                          &found);
+    if (status != cudaSuccess)
+        return status;
+    if (found != cudaDriverEntryPointSuccess || entry == NULL)
+        return cudaErrorInvalidValue;
+    const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+    CUresult result = ((encode *)entry)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, (cuuint32_t)rank, (void *)data, sizes,
+                                        strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                        box[0] == 32 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 #endif
