@@ -356,7 +356,8 @@ template <int N, int TAPS, int CHUNK> static cudaError_t launch(cudaStream_t str
 {
     typedef shape<N, TAPS, CHUNK> S;
     const int phases = a->upsample ? 4 : 1, kw = a->upsample ? 2 : a->kw, rows = S::ROWS + TAPS - 1;
-    job j = {a->y, (const bf16 *)a->add, a->bias, a->y_type == RF_KT_F32};
+    job j = {};
+    j.y = a->y, j.add = (const bf16 *)a->add, j.bias = a->bias, j.y_wide = a->y_type == RF_KT_F32;
     j.h = (int)(a->upsample ? a->h_in : a->h_out), j.w = (int)(a->upsample ? a->w_in : a->w_out);
     j.h_out = (int)a->h_out, j.w_out = (int)a->w_out, j.c_out = (int)a->c_out, j.frames = (int)a->t_out;
     j.tiles_x = (int)ceil_div(j.w, COLUMNS), j.tiles_y = (int)ceil_div(j.h, S::ROWS);
