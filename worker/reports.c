@@ -24,7 +24,7 @@ struct rf_reporter {
 
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t news;
-    bool has_news, closing;
+    bool has_news, closing, concluding;
     struct rf_wire_heartbeat beat;
     struct rf_image preview; /* rgb NULL: none waits */
 };
@@ -82,6 +82,14 @@ static bool has_preview(struct rf_reporter *r)
     return has;
 }
 
+static bool is_concluding(struct rf_reporter *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool concluding = r->concluding;
+    pthread_mutex_unlock(&r->lock);
+    return concluding;
+}
+
 static void give_up(struct rf_reporter *r, enum rf_stop_reason reason)
 {
     rf_stop_raise(r->gone, reason);
@@ -108,6 +116,10 @@ static bool beat_once(struct rf_reporter *r, const struct rf_wire_heartbeat *bea
         return false;
     case RF_ERR_CONFLICT:
     case RF_ERR_NOT_FOUND:
+        if (is_concluding(r)) {
+            rf_log(RF_LOG_DEBUG, "heartbeat", RF_OK, "the task has ended, by our report or before it");
+            return false;
+        }
         give_up(r, RF_STOP_LOST);
         rf_log(RF_LOG_WARN, "heartbeat", rc, "the task is not ours any more: %s", err.msg);
         return false;
@@ -172,6 +184,13 @@ struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire
     pthread_condattr_destroy(&attr);
     RF_ASSERT(pthread_create(&r->thread, NULL, run, r) == 0);
     return r;
+}
+
+void rf_reporter_conclude(struct rf_reporter *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->concluding = true;
+    pthread_mutex_unlock(&r->lock);
 }
 
 void rf_reporter_finish(struct rf_reporter **reporter)

@@ -19,6 +19,9 @@ struct rf_reporter;
  *   stop, gone  both are raised on cancel and on a lost lease */
 struct rf_reporter *rf_reporter_start(struct rf_farm *farm, const struct rf_wire_lease *lease, struct rf_nvml *nvml,
                                       struct rf_stop *stop, struct rf_stop *gone);
+/* The renderer will now send its report, which ends the lease. Heartbeats go on until it is taken; one that comes a moment
+ * after it is refused, which is no news and must not break off the report's answer. */
+void rf_reporter_conclude(struct rf_reporter *r);
 /* Ends the thread within a moment; nothing more is sent. */
 void rf_reporter_finish(struct rf_reporter **reporter);
 

@@ -257,6 +257,7 @@ static enum rf_code run_task(struct rf_worker *w, const struct rf_wire_lease *le
     set_task(w, &task);
 
     enum rf_code rc = is_segment ? rf_segment_run(&w->studio, &task, &err) : rf_assemble_run(&w->studio, &task, &err);
+    rf_reporter_conclude(task.reporter);
     if (rc == RF_OK)
         rc = rf_farm_report(w->studio.link, lease, task.report, 0, &task.gone, &err);
     if (rc == RF_OK)

@@ -279,6 +279,23 @@ def test_a_worker_whose_lease_is_refused_drops_the_task_and_asks_for_other_work(
     assert not farm.seen("fail") and not farm.seen("release") and len(farm.seen("complete")) == 1
 
 
+@pytest.mark.parametrize("prompt,report", [("red", "complete"), ("fail no_memory", "fail")])
+def test_a_heartbeat_that_comes_after_the_report_is_refused_and_disturbs_nothing(farm, start, prompt, report):
+    reported = threading.Event()
+
+    def take(call):
+        reported.set()
+        worker.wait_for_log("the task has ended")       # only then does the worker hear that its report was taken
+    farm.on(report, take)
+    farm.on("heartbeat", lambda call: (409, error("an old lease", "lease")) if reported.is_set() else None)
+    worker = start("--log-level", "debug")
+    farm.give(segment(prompt=prompt))
+    farm.wait("lease", 2)
+    assert len(farm.seen(report)) == 1
+    assert "not ours any more" not in worker.log and "was not taken" not in worker.log
+    assert report == "fail" or "doing=segment msg=\"done in" in worker.log
+
+
 def test_a_refused_completion_is_not_repeated(farm, start):
     farm.on("complete", lambda call: (409, error("an old lease", "lease")) if call.json["lease"] == 1 else None)
     farm.give(segment(), segment(job=1, lease=2))
