@@ -38,6 +38,7 @@ class RealFarm:
         self.requests = []                  # as FakeFarm has them; the real one keeps no such list
         self.worker_id = None
         self.stop = threading.Event()
+        self.broken = False                 # True: every task fails for good
         self.go = threading.Event()         # cleared: the worker holds its task in low noise until set
 
     def wait_for_address(self):
@@ -89,6 +90,10 @@ class RealFarm:
     def do(self, task):
         base, who = f"/farm/v1/tasks/{task['task_id']}", {"worker_id": self.worker_id, "lease": task["lease"]}
         timings, now_ms = [], int(time.time() * 1000)
+        if self.broken:
+            self.call("POST", base + "/fail", {**who, "code": "device", "message": "it is gone", "retryable": False,
+                                               "timings": []})
+            return
         if task["kind"] == "segment":
             index = task["segment"]["index"]
             for i, (stage, step) in enumerate(STAGES):

@@ -610,8 +610,9 @@ def test_farm_page_shows_workers_at_hand_first_and_a_restarted_one_once(page):
     page.open("/#/farm")
     page.until(lambda: [(el.text.split("\n")[0], el.get_attribute("data-state")) for el in page.all(".worker")]
                == [("attic-cpu0", "idle"), ("attic-cpu1", "lost")])
-    page.farm.workers[2]["state"] = "left"      # gone for good: both are told of
-    page.until(lambda: [el.get_attribute("data-state") for el in page.all(".worker")] == ["lost", "left", "left"])
+    page.farm.workers[2].update(state="left", tasks_done=7)
+    page.until(lambda: [el.get_attribute("data-state") for el in page.all(".worker")] == ["lost", "left"])
+    page.says(".worker:nth-child(2)", "7 tasks done")
 
 
 def test_farm_page_shows_temperature_where_the_device_has_one(page):

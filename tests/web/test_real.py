@@ -84,6 +84,23 @@ def test_cancel_retry_and_delete_reach_the_server(page, farm):
     page.says("#welcome", "Make the first one")
 
 
+def test_all_failed_jobs_are_queued_again_by_the_server(page, farm):
+    farm.register()
+    farm.broken = True
+    farm.go.set()
+    for prompt in ("a blue square", "a red circle"):
+        farm.call("POST", "/v1/videos", {"prompt": prompt, "num_frames": 9, "user": "ann"})
+    farm.work()
+    page.open()
+    page.button("Retry all failed (2)")
+    farm.broken = False
+    page.button("Retry all failed (2)").click()
+    page.says("#toasts", "2 videos queued again.")
+    page.until(lambda: len(page.all("#grid .is-completed")) == 2 and not page.all("#retry-all"))
+    page.open("/#/farm")
+    page.until(lambda: "2 videos" in " ".join(i.get_attribute("title") for i in page.all("#hours .columns i")))
+
+
 def test_lines_become_a_batch_that_waits_in_order_and_can_be_paused(page, farm):
     page.open()
     farm.register()

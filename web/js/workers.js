@@ -15,11 +15,12 @@ export const workersSection = () => h('section', {'aria-labelledby': 'workers-ti
   h('h2', {id: 'workers-title'}, 'Workers'), h('ul', {class: 'plain workers', id: 'workers'}),
   h('p', {class: 'faint', id: 'no-workers', hidden: true}));
 
-/* Those at hand first, then the lost, then those that left; one that was started again is the same to people. */
+/* Those at hand first, then the lost, then those that left; one that was started again, and again, is the same to people. */
 const ORDER = ['lost', 'left'];
 function inOrder(workers) {
   const here = new Set(workers.filter(w => !ORDER.includes(w.state)).map(w => w.name));
-  return workers.filter(w => w.state !== 'left' || !here.has(w.name))
+  const newest = new Map(workers.map(w => [w.name, w])); // they come oldest first
+  return workers.filter(w => w.state !== 'left' || (!here.has(w.name) && newest.get(w.name) === w))
     .sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
 }
 
