@@ -1,5 +1,5 @@
-/* How many jobs ended when, by the index jobs_ended alone: some 8 million jobs a second, so that even the busiest week is
- * counted while a page loads. What is counted is records: a job that is tried again or deleted is not among them.
+/* How many jobs ended when, by the index jobs_ended alone: on 2 cores a day of 31,000 jobs of a million is answered in 6 ms, a
+ * month of all million in 0.4 s. What is counted is records: a job that is tried again or deleted is not among them.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "server/store_reader.h"
 

@@ -198,8 +198,8 @@ static bool scanned_alike(const char *text)
 static void plain_reports_are_scanned_and_others_left_to_the_tree(void **state)
 {
     static const char *const plain[] = {PLAIN, "{ \"lease\" : 1 ,\n\t\"worker_id\" : \"" WORKER "\" }\r\n",
-        "{\"lease\":9007199254740991,\"worker_id\":\"worker_1\",\"result\":{\"seconds\":0.1234567890123456789},\"notes\":[],"
-        "\"timings\":[]}"};
+        ("{\"lease\":9007199254740991,\"worker_id\":\"worker_1\",\"result\":{\"seconds\":0.1234567890123456789},\"notes\":[],"
+        "\"timings\":[]}")};
     static const char *const others[] = {"", "{}", "[]", "{\"lease\":1}", "{\"worker_id\":\"" WORKER "\"}",
         "{\"lease\":1,\"worker_id\":\"" WORKER "\",\"newer\":1}", "{\"lease\":1,\"lease\":1,\"worker_id\":\"" WORKER "\"}",
         "{\"lease\":1,\"worker_id\":\"" WORKER "\",}", "{\"lease\":1,\"worker_id\":\"" WORKER "\"}}",
