@@ -240,6 +240,8 @@ int main(int argc, char **argv)
         time_conv(&t, "conv 384, 208x304, 8 frames", 10, 208, 304, 384, 384, 3, false);
         time_conv(&t, "conv head 96 to 3, 4 frames", 6, 832, 1216, 96, 3, 3, false);
         time_conv(&t, "conv up 192 to 96, 4 frames", 4, 416, 608, 192, 96, 1, true);
+        time_conv(&t, "conv 3 to 96, 4 frames", 6, 832, 1216, 3, 96, 3, false);
+        time_conv(&t, "conv 384, 104x152, 1 frame", 3, 104, 152, 384, 384, 3, false);
         if (begin(&t, "channel norm 96, 4 frames")) {
             struct op_args o = {.x = noise(&t, t.act, RF_SHAPE(4, 832, 1216, 96)), .a = noise(&t, RF_F32, RF_SHAPE(96)),
                                 .y = noise(&t, t.act, RF_SHAPE(4, 832, 1216, 96))};

@@ -49,6 +49,7 @@ struct job {
     int h, w, h_out, w_out, c_out, frames;
     int tiles_x, tiles_y, tiles_n, phases, n_tiles; /* phases: 4 when upsampling, else 1 */
     int kt, kw, c_in, pad, n_before;
+    int lead; /* stages that the first warpgroup runs ahead of the second, so that they do not store at the same time */
 };
 
 struct maps {
@@ -263,6 +264,9 @@ static __device__ __forceinline__ void compute(const job &j, barriers &b, uint32
     const int lane = threadIdx.x % 32, n_steps = j.kt * j.kw * (j.c_in / CHUNK);
     float d[S::BLOCKS][N / 2];
     ring r = {0, 0};
+    int lead = j.lead;
+    if (lead > 0 && group == 1)
+        named_sync(1, 2 * GROUP);
     for (int index = blockIdx.x; index < j.n_tiles; index += gridDim.x) {
         const tile t = tile_at(j, index);
         const place p = place_of<N, S::BLOCKS>(j, t, group);
@@ -284,6 +288,10 @@ static __device__ __forceinline__ void compute(const job &j, barriers &b, uint32
             wgmma_wait<1>(); /* those of the stage before */
             if (step > 0 && lane == 0)
                 barrier_arrive(shared_address(&b.empty[last]));
+            if (lead > 0 && group == 0 && step == lead) {
+                named_arrive(1, 2 * GROUP); /* once: whoever is ahead stays so */
+                lead = 0;
+            }
             last = r.stage;
             advance<S::STAGES>(r);
         }
@@ -352,7 +360,8 @@ static cudaError_t map_weights(CUtensorMap *map, const void *w, int64_t outputs,
     return make_bf16_map(map, 5, w, sizes, strides, box);
 }
 
-template <int N, int TAPS, int CHUNK> static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a)
+template <int N, int TAPS, int CHUNK>
+static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a, int lead)
 {
     typedef shape<N, TAPS, CHUNK> S;
     const int phases = a->upsample ? 4 : 1, kw = a->upsample ? 2 : a->kw, rows = S::ROWS + TAPS - 1;
@@ -365,6 +374,8 @@ template <int N, int TAPS, int CHUNK> static cudaError_t launch(cudaStream_t str
     const int64_t n_tiles = (int64_t)j.tiles_x * j.tiles_y * j.tiles_n * phases * a->t_out;
     j.n_tiles = (int)n_tiles;
     j.kt = a->kt, j.kw = kw, j.c_in = (int)a->c_in, j.pad = a->kw / 2, j.n_before = a->n_before;
+
+    j.lead = lead < j.kt * j.kw * (j.c_in / CHUNK) ? lead : 0; /* the first tile gives the word */
 
     maps m = {};
     int device, n_multiprocessors;
@@ -388,19 +399,20 @@ template <int N, int TAPS, int CHUNK> static cudaError_t launch(cudaStream_t str
     return cudaGetLastError();
 }
 
-/* Arrangement 1: steps of 64 channels where a tile has 192 outputs. */
+/* Arrangement 1: steps of 64 channels where a tile has 192 outputs; 2 and 3: a lead of one and two stages. */
 extern "C" cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a, int arrangement)
 {
     if (a->t_out * a->h_out * a->w_out * a->c_out == 0)
         return cudaSuccess;
-    const int taps = a->upsample ? 2 : a->kh;
+    const int taps = a->upsample ? 2 : a->kh, lead = arrangement == 2 ? 1 : arrangement == 3 ? 2 : 0;
     if (a->c_out <= 32)
-        return taps == 3 ? launch<32, 3, 32>(stream, a) : cudaErrorInvalidValue;
+        return taps == 3 ? launch<32, 3, 32>(stream, a, lead) : cudaErrorInvalidValue;
     if (a->c_out % 192 == 0)
-        return taps == 3   ? arrangement == 1 && a->c_in % 64 == 0 ? launch<192, 3, 64>(stream, a)
-                                                              : launch<192, 3, 32>(stream, a)
-               : taps == 2 ? launch<192, 2, 32>(stream, a)
-                           : launch<192, 1, 32>(stream, a);
-    return taps == 3 ? launch<96, 3, 32>(stream, a) : taps == 2 ? launch<96, 2, 32>(stream, a)
-                                                                : launch<96, 1, 32>(stream, a);
+        return taps == 3   ? arrangement == 1 && a->c_in % 64 == 0 ? launch<192, 3, 64>(stream, a, lead)
+                                                                   : launch<192, 3, 32>(stream, a, lead)
+               : taps == 2 ? launch<192, 2, 32>(stream, a, lead)
+                           : launch<192, 1, 32>(stream, a, lead);
+    return taps == 3   ? launch<96, 3, 32>(stream, a, lead)
+           : taps == 2 ? launch<96, 2, 32>(stream, a, lead)
+                       : launch<96, 1, 32>(stream, a, lead);
 }
