@@ -285,8 +285,8 @@ struct conv_case {
     int64_t t, h, w, in, out;
     int kt, ks, stride_t, stride_s;
     bool upsample, residual;
-};
     bool before, wide; /* the first two frames lie elsewhere; the result is F32 */
+};
 
 static void convolutions(struct bench *b)
 {

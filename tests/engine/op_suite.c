@@ -407,7 +407,6 @@ static void patches_go_in_channel_first_and_come_out_channel_last(void **state)
     bench_end(&b);
 }
 
-int op_suite_run(const char *device, const char *precision)
 /* ---- convolution ---- */
 
 static void convolution_finds_the_frames_before_x_wherever_they_lie(void **state)
@@ -444,6 +443,7 @@ static void convolution_finds_the_frames_before_x_wherever_they_lie(void **state
     }
 }
 
+int op_suite_run(const char *device, const char *precision)
 {
     struct rf_engine *e = NULL;
     struct rf_err err = {0};
@@ -465,8 +465,8 @@ static void convolution_finds_the_frames_before_x_wherever_they_lie(void **state
         cmocka_unit_test_prestate(embed_copies_rows_of_every_table_type, e),
         cmocka_unit_test_prestate(copy_converts_and_fill_fills, e),
         cmocka_unit_test_prestate(patches_go_in_channel_first_and_come_out_channel_last, e),
-    };
         cmocka_unit_test_prestate(convolution_finds_the_frames_before_x_wherever_they_lie, e),
+    };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     rf_engine_close(&e);
     return failed;

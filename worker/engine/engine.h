@@ -212,10 +212,10 @@ struct rf_conv_opts {
                                     reference does; a symmetric pad shifts the picture) */
     bool upsample;               /* read x through a nearest-neighbour doubling of height and width */
     const struct rf_tensor *add; /* shape of y, added to the result (residual); NULL: none; may be y */
-};
-
     const struct rf_tensor *before; /* array of 2, each [1, H, W, in] of x's type, anywhere: the frames before x, older
                                        first. NULL: there are none, or the caller put them in front of x */
+};
+
 /* y [To, Ho, Wo, out] = conv(x [Ti, H, W, in]). No padding in time: To = (Ti - kt) / stride_t + 1, or with `before`
  * (Ti + 2 - kt) / stride_t + 1; a causal caller names its history so, or puts it in front of x: the result is the same to
  * the last bit. Zero padding of (k - 1) / 2 in space (see stride_s). */
