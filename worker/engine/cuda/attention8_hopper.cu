@@ -231,6 +231,30 @@ template <int KEYS, bool FIRST> static __device__ __forceinline__ void wgmma_sha
                      : "l"(a), "l"(b));
 }
 
+/* The first of a sum's products, the same for 128 keys: what d held before is not read. */
+#define NEW64(d) \
+    NEW8(d, 0), NEW8(d, 8), NEW8(d, 16), NEW8(d, 24), NEW8(d, 32), NEW8(d, 40), NEW8(d, 48), NEW8(d, 56)
+static __device__ __forceinline__ void wgmma_first_s8(int32_t (&d)[64], uint64_t a, uint64_t b)
+{
+    asm volatile(SCORES("128", RF_LIST64, "%64", "%65", "0") : NEW64(d) : "l"(a), "l"(b));
+}
+
+static __device__ __forceinline__ void wgmma_first_u8(int32_t (&d)[64], const uint32_t a[4], uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 " RF_LIST64 ", {%64, %65, %66, %67}, %68, 0;"
+                 : NEW64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+static __device__ __forceinline__ void issue_new_scores(int32_t (&s)[64], uint32_t q_rows, uint32_t k_tile)
+{
+    wgmma_first_s8(s, at(q_rows, 0), at(k_tile, 0));
+#pragma unroll
+    for (int d = 1; d < 4; d++)
+        wgmma_shared_s8(s, at(q_rows, d * 32), at(k_tile, d * 32), true);
+    wgmma_commit();
+}
+
 /* The scores of COUNT keys from FIRST on, in flight on return. */
 template <int FIRST, int COUNT>
 static __device__ __forceinline__ void issue_some_scores(int32_t (&s)[64], uint32_t q_rows, uint32_t k_tile)
@@ -367,7 +391,190 @@ static __device__ __forceinline__ void compute_early(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
-template <int FRONT, bool TURNS, bool UNDER, bool EARLY>
+/* ---- two tiles at a time ---- */
+
+/* What a row's maxima over one of the two tiles come to. */
+template <bool MASKED>
+static __device__ __forceinline__ void highest(float (&local)[2], weigher8 &with, int32_t (&s)[64], const rows8 &rows,
+                                               float2 scale, int n_here)
+{
+    const int lane = threadIdx.x % 32;
+    if (MASKED) {
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            if (i / 4 * 8 + 2 * (lane % 4) + i % 2 >= n_here)
+                s[i] = INT32_MIN; /* far below any score, which is under 2^21 */
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int32_t high = s[2 * r];
+#pragma unroll
+        for (int j = 0; j < 16; j++)
+            high = __vimax3_s32(high, s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
+        with.factor[r] = fmaxf(rows.q_scale[r] * scale.x, 2e-8f); /* so that what is masked comes to 0 times 2^-42 */
+        with.shift[r] = scale.y;
+        local[r] = fmaf((float)high, with.factor[r], scale.y);
+    }
+}
+
+/* The pair's maxima: what they do to the sums, and to the logarithms of the weights. */
+static __device__ __forceinline__ void settle(rows8 &rows, float (&local)[2], const float (&other)[2], weigher8 (&with)[2],
+                                              change8 &change)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        local[r] = fmaxf(local[r], other[r]);
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) /* a row lies in four neighbouring lanes */
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            local[r] = fmaxf(local[r], __shfl_xor_sync(0xffffffffu, local[r], step));
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float next = fmaxf(rows.top[r], local[r]), shift = RF_A8_LOG2_LEVELS + ONE_STEP - local[r];
+        with[0].shift[r] += shift;
+        with[1].shift[r] += shift;
+        change.keep[r] = exp2_fast(rows.top[r] - next);
+        change.gain[r] = exp2_fast(local[r] - next);
+        rows.top[r] = next;
+        rows.sum[r] *= change.keep[r];
+    }
+}
+
+/* Scores of the keys 32 FIRST .. 32 LAST - 1 of a tile to operands, and into the sums. */
+template <int FIRST, int LAST>
+static __device__ __forceinline__ void to_operands(uint32_t (&p)[4][4], const int32_t (&s)[64], const weigher8 &with,
+                                                   rows8 &rows, change8 &change, float log_v)
+{
+    uint32_t pairs[32];
+    const float of_v = exp2_fast(-log_v);
+    change.share[0] = change.gain[0] * of_v;
+    change.share[1] = change.gain[1] * of_v;
+    weigh8<false, 4 * FIRST, 4 * LAST>(pairs, s, with);
+    pack8<FIRST, LAST>(p, pairs, rows, change);
+#pragma unroll
+    for (int k = FIRST; k < LAST; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            asm volatile("" : "+r"(p[k][i])::"memory");
+}
+
+/* t = p v, or += */
+template <bool MORE>
+static __device__ __forceinline__ void issue_part(int32_t (&t)[64], const uint32_t (&p)[4][4], uint32_t v_tile)
+{
+    if (MORE)
+        wgmma_registers_u8(t, p[0], at(v_tile, 0), true);
+    else
+        wgmma_first_u8(t, p[0], at(v_tile, 0));
+#pragma unroll
+    for (int k = 1; k < 4; k++)
+        wgmma_registers_u8(t, p[k], at(v_tile, k * 32), true);
+    wgmma_commit();
+}
+
+/* One computing warpgroup over pairs of tiles: maxima, and the integers of p v, are of 256 keys, so that a pair's sum
+ * joins the others in the time of one tile's. */
+template <int BEFORE, bool TURNS> /* so many quarters of the second tile become weights before the first tile's product starts */
+static __device__ __forceinline__ void compute_pairs(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
+                                                     int group)
+{
+    const int lane = threadIdx.x % 32, n_tiles = (int)a.n_tiles;
+    const int64_t row = (int64_t)blockIdx.x * TILE + group * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const uint32_t q_rows = operand(tiles + group * 64 * 128);
+    const uint32_t k_tiles = operand(tiles + TILE_BYTES), v_tiles = operand(tiles + (1 + STAGES) * TILE_BYTES);
+    const float2 *scales = (const float2 *)a.kv_scale + ((int64_t)blockIdx.y * n_tiles + n_tiles - 1) * RF_A8_GROUPS +
+                           lane % 4; /* of the last tile; the next is RF_A8_GROUPS before it */
+    const float *q_scale = a.q_scale + blockIdx.y * a.q_rows + row;
+    rows8 rows = {{q_scale[0], q_scale[8]}, {-INFINITY, -INFINITY}, {0, 0}};
+    int32_t s[2][64], (&t)[64] = s[1]; /* a pair's sum comes where its second tile's scores have been */
+    float o[64], local[2], other[2];
+    uint32_t p[2][4][4];
+    change8 change;
+    weigher8 with[2];
+    float2 scale[2] = {scales[0], scales[-RF_A8_GROUPS]};
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        o[i] = 0;
+
+    const int n_last = (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE); /* may be none, or negative */
+    barrier_wait(shared_address(&b.full_q), 0);
+    barrier_wait(shared_address(&b.full_k[0]), 0);
+    barrier_wait(shared_address(&b.full_k[1]), 0);
+    wgmma_fence();
+    issue_new_scores(s[0], q_rows, k_tiles);
+    issue_new_scores(s[1], q_rows, k_tiles + TILE_BYTES / 16);
+    wgmma_wait<0>();
+    pin(s[0]);
+    pin(s[1]);
+    if (lane == 0) {
+        barrier_arrive(shared_address(&b.empty_k[0]));
+        barrier_arrive(shared_address(&b.empty_k[1]));
+    }
+    highest<true>(local, with[0], s[0], rows, scale[0], n_last);
+    highest<true>(other, with[1], s[1], rows, scale[1], n_last + TILE);
+    settle(rows, local, other, with, change);
+
+    if (TURNS && group == 1)
+        named_arrive(1, 2 * GROUP); /* group 0 is first */
+    for (int i = 0;; i += 2) {
+        const int stage = i % STAGES, next = (i + 2) % STAGES, turn = i / STAGES & 1, next_turn = (i + 2) / STAGES & 1;
+        if (TURNS)
+            named_sync(1 + group, 2 * GROUP);
+        to_operands<0, 4>(p[1], s[1], with[1], rows, change, scale[1].y);
+        to_operands<0, BEFORE>(p[0], s[0], with[0], rows, change, scale[0].y);
+        barrier_wait(shared_address(&b.full_v[stage + 1]), turn);
+        wgmma_fence();
+        issue_part<false>(t, p[1], v_tiles + (stage + 1) * (TILE_BYTES / 16));
+        if (TURNS && (group == 0 || i + 2 < n_tiles)) /* the last word of group 1 would find nobody */
+            named_arrive(2 - group, 2 * GROUP);
+        to_operands<BEFORE, 4>(p[0], s[0], with[0], rows, change, scale[0].y);
+        barrier_wait(shared_address(&b.full_v[stage]), turn);
+        wgmma_fence();
+        issue_part<true>(t, p[0], v_tiles + stage * (TILE_BYTES / 16));
+        if (i + 2 == n_tiles)
+            break;
+        scales -= 2 * RF_A8_GROUPS;
+        scale[0] = scales[0]; /* on their way while the scores are computed */
+        scale[1] = scales[-RF_A8_GROUPS];
+        barrier_wait(shared_address(&b.full_k[next]), next_turn);
+        wgmma_wait<0>(); /* the sum */
+        pin(t);
+        wgmma_fence();
+        issue_new_scores(s[0], q_rows, k_tiles + next * (TILE_BYTES / 16));
+        if (lane == 0) {
+            barrier_arrive(shared_address(&b.empty_v[stage]));
+            barrier_arrive(shared_address(&b.empty_v[stage + 1]));
+        }
+        add_tile(o, t, change.gain);
+        pin(o);
+        pin(t);
+        barrier_wait(shared_address(&b.full_k[next + 1]), next_turn);
+        wgmma_fence();
+        issue_new_scores(s[1], q_rows, k_tiles + (next + 1) * (TILE_BYTES / 16));
+        wgmma_wait<1>(); /* the first scores */
+        pin(s[0]);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_k[next]));
+        highest<false>(local, with[0], s[0], rows, scale[0], TILE);
+        wgmma_wait<0>(); /* the others */
+        pin(s[1]);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_k[next + 1]));
+        highest<false>(other, with[1], s[1], rows, scale[1], TILE);
+        settle(rows, local, other, with, change);
+        if (any_grew(change)) /* in the first tiles, hardly after */
+#pragma unroll
+            for (int j = 0; j < 64; j++)
+                o[j] *= change.keep[j / 2 % 2];
+    }
+    wgmma_wait<0>();
+    pin(t);
+    add_tile(o, t, change.gain);
+    store_rows8(a, o, rows, row, blockIdx.y);
+}
+
+template <int FRONT, bool TURNS, bool UNDER, int EARLY>
 static __global__ void __launch_bounds__(THREADS, 1)
 attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                          const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
@@ -386,14 +593,16 @@ attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_con
             copy_all(b, n_tiles, copier{{&q, &k, &v}, tiles, (int)(a.q_rows / TILE), n_tiles});
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS));
-        if constexpr (EARLY)
+        if constexpr (EARLY == 2)
+            compute_pairs<FRONT, TURNS>(a, tiles, b, role - 1);
+        else if constexpr (EARLY == 1)
             compute_early<FRONT>(a, tiles, b, role - 1);
         else
             compute<FRONT, TURNS, UNDER>(a, tiles, b, role - 1);
     }
 }
 
-template <int FRONT, bool TURNS, bool UNDER, bool EARLY = false>
+template <int FRONT, bool TURNS, bool UNDER, int EARLY = 0>
 static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, const CUtensorMap &k,
                           const CUtensorMap &v, const rf_attention8_args &a)
 {
@@ -427,7 +636,11 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     case 6: return launch<8, false, true>(stream, grid, q, k, v, *a);
     case 7: return launch<4, true, true>(stream, grid, q, k, v, *a);
     case 8: return launch<12, false, true>(stream, grid, q, k, v, *a);
-    case 10: return launch<12, false, false, true>(stream, grid, q, k, v, *a);
+    case 10: return launch<12, false, false, 1>(stream, grid, q, k, v, *a);
+    case 11: return launch<2, false, false, 2>(stream, grid, q, k, v, *a);
+    case 12: return launch<2, true, false, 2>(stream, grid, q, k, v, *a);
+    case 13: return launch<0, true, false, 2>(stream, grid, q, k, v, *a);
+    case 14: return launch<4, true, false, 2>(stream, grid, q, k, v, *a);
     default: return launch<16, true, false>(stream, grid, q, k, v, *a);
     }
 }
