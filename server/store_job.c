@@ -349,7 +349,8 @@ void rf_op_retry(struct rf_store *s, struct rf_op *op)
     if (!rf_sql_run(s, q) || !rf_db_load_one(s, id.row, op->now_ms))
         return;
     job = rf_sched_find(s->sched, id.row);
-    if (job->task > 0 && rf_sched_nobody_can_run(s->sched, job)) {
+    bool renders = job->task < job->n_tasks - 1; /* assembling mixes nothing in: it waits for any worker */
+    if (job->task > 0 && renders && rf_sched_nobody_can_run(s->sched, job)) {
         /* The weights of its first segments are not here any more; mixing others in is no way to go on. */
         rf_sched_remove(s->sched, job);
         q = rf_sql(s, SQL_START_OVER);

@@ -439,6 +439,23 @@ static void retried_job_starts_over_when_its_weights_are_gone(void **state)
     assert_int_equal(farm_state(f, id), RF_JOB_COMPLETED);
 }
 
+static void retried_job_with_only_its_joining_left_waits_for_any_worker(void **state)
+{
+    FARM;
+    const char *id = farm_submit(f, "", 161, 0), *w = farm_worker(f, "w", 'a');
+    for (int i = 0; i < 2; i++) {
+        LEASE segment = farm_claim(f, w);
+        farm_put_outputs(f, &segment);
+        assert_int_equal(farm_complete(f, &segment), RF_OK);
+    }
+    struct rf_op leave = {.kind = RF_OP_LEAVE, .now_ms = f->now, .u.worker.id = w};
+    assert_int_equal(rf_store_run(f->s, &leave, NULL), RF_OK);
+    assert_int_equal(rf_store_cancel(f->s, id, f->now, NULL), RF_OK);
+    assert_int_equal(rf_store_retry(f->s, id, f->now, NULL), RF_OK);
+    LEASE joining = farm_claim(f, farm_worker(f, "v", 'b'));
+    assert_int_equal(joining.kind, RF_TASK_ASSEMBLE);
+}
+
 static void file_of_another_task_is_refused(void **state)
 {
     FARM;
@@ -509,6 +526,7 @@ int main(void)
         cmocka_unit_test(deleted_job_is_gone_and_its_worker_told_to_stop),
         cmocka_unit_test(retried_job_goes_on_from_its_last_good_segment),
         cmocka_unit_test(retried_job_starts_over_when_its_weights_are_gone),
+        cmocka_unit_test(retried_job_with_only_its_joining_left_waits_for_any_worker),
         cmocka_unit_test(file_of_another_task_is_refused),
         cmocka_unit_test(put_again_replaces_the_file),
         cmocka_unit_test(unknown_worker_must_register),
