@@ -1,5 +1,6 @@
-/* Every order of events, not some: one job of two segments, two workers, and all that can happen to them, walked
- * through until no new state is left, with the real store beside a model of this page.
+/* Every order of events, not some: one job of two segments, a second that it is moved before or behind, two workers
+ * whose processes die and are replaced, and all that can happen to them, walked through until no new state is left,
+ * with the real store beside a model of this page.
  *
  * A state of the model is what an outsider can know: where the job is, who holds what, what each worker still believes.
  * Each state is reached by one sequence of events; from each, every event is tried by playing the sequence and then the
@@ -31,16 +32,20 @@ struct state {
     uint8_t belief[2];           /* how the newest lease of each worker ended */
     uint8_t lease_task[2];
     uint8_t full[2];             /* its files were put under it */
+    uint8_t gone[2];             /* its process has died, and no new one has registered */
+    uint8_t first;               /* it stands before the other job */
 };
 
 enum event {
     CLAIM_A, CLAIM_B, BEAT_A, BEAT_B, PUT_A, PUT_B, COMPLETE_A, COMPLETE_B, FAIL_A, FAIL_B, NO_MEMORY_A, NO_MEMORY_B,
-    FATAL_A, FATAL_B, RELEASE_A, RELEASE_B, SILENCE, PAUSE, CANCEL, DELETE, RETRY, RESTART, EVENT_COUNT
+    FATAL_A, FATAL_B, RELEASE_A, RELEASE_B, DEATH_A, DEATH_B, REGISTER_A, REGISTER_B, SILENCE, PAUSE, CANCEL, DELETE,
+    RETRY, MOVE_BEFORE, MOVE_BEHIND, RESTART, EVENT_COUNT
 };
 static const char *const names[EVENT_COUNT] = {
     "claim A", "claim B", "beat A", "beat B", "put A", "put B", "complete A", "complete B", "fail A", "fail B",
-    "no memory A", "no memory B", "fatal A", "fatal B", "release A", "release B", "silence", "pause", "cancel",
-    "delete", "retry", "restart"};
+    "no memory A", "no memory B", "fatal A", "fatal B", "release A", "release B", "death of A", "death of B",
+    "register A", "register B", "silence", "pause", "cancel", "delete", "retry", "move before", "move behind",
+    "restart"};
 
 /* What the caller is told. */
 enum answer { OK, REFUSED, NOTHING, TOLD_TO_STOP };
@@ -64,6 +69,8 @@ static void end_job(struct state *m, enum rf_job_state job)
     m->job = (uint8_t)job;
     m->place = ENDED;
     m->avoid = 0;
+    if (job == RF_JOB_COMPLETED || job == RF_JOB_STATE_COUNT)
+        m->first = 0;            /* it will never wait again */
 }
 
 static void another_try(struct state *m, int w, bool retryable, bool no_memory)
@@ -81,7 +88,9 @@ static void another_try(struct state *m, int w, bool retryable, bool no_memory)
 
 static enum answer model_claim(struct state *m, int w)
 {
-    if (m->place != READY || m->job > RF_JOB_IN_PROGRESS || m->avoid == w + 1)
+    if (m->gone[w])
+        return REFUSED;          /* it must register */
+    if (m->place != READY || m->job > RF_JOB_IN_PROGRESS || (m->avoid == w + 1 && !m->gone[1 - w]))
         return NOTHING;
     m->job = RF_JOB_IN_PROGRESS;
     m->place = w ? HELD_BY_B : HELD_BY_A;
@@ -126,6 +135,40 @@ static enum answer model_release(struct state *m, int w)
     return OK;
 }
 
+/* Its process is known to have ended: what silence would take from it after a while goes at once, and only that. What
+ * it sent under that lease may still arrive. Leases that were over before are tried by the living; without them here
+ * there are half as many states. */
+static void model_death(struct state *m, int w)
+{
+    if (holds(m, w)) {
+        end_lease(m, w, EXPIRED);
+        another_try(m, w, true, false);
+    } else if (!m->gone[w]) {
+        m->belief[w] = NO_LEASE;
+        m->lease_task[w] = 0;
+    }
+    m->gone[w] = 1;
+    if (m->avoid == w + 1)
+        m->avoid = 0;            /* the next process is somebody else */
+}
+
+static void model_register(struct state *m, int w)
+{
+    m->gone[w] = 0;
+    m->belief[w] = NO_LEASE;
+    m->lease_task[w] = 0;
+}
+
+static enum answer model_move(struct state *m, bool before)
+{
+    if (m->job == RF_JOB_STATE_COUNT)
+        return NOTHING;
+    if (m->job != RF_JOB_QUEUED)
+        return REFUSED;          /* only who has not begun has a place among others */
+    m->first = before;
+    return OK;
+}
+
 static void model_silence(struct state *m)
 {
     if (m->place == RESTING)
@@ -158,6 +201,8 @@ static enum answer model_retry(struct state *m)
         return NOTHING;
     if (m->job != RF_JOB_FAILED && m->job != RF_JOB_CANCELLED)
         return REFUSED;
+    if (m->gone[0] && m->gone[1] && m->task < N_TASKS - 1)
+        m->task = 0;             /* nobody has the weights of its first segment any more */
     m->job = RF_JOB_QUEUED;
     m->place = READY;
     m->attempts = m->n_no_memory = m->avoid = 0;
@@ -181,11 +226,14 @@ static enum answer model_step(struct state *m, enum event e)
     case NO_MEMORY_A: case NO_MEMORY_B: return model_fail(m, w, true, true);
     case FATAL_A: case FATAL_B: return model_fail(m, w, false, false);
     case RELEASE_A: case RELEASE_B: return model_release(m, w);
+    case DEATH_A: case DEATH_B: model_death(m, w); return OK;
+    case REGISTER_A: case REGISTER_B: model_register(m, w); return OK;
     case SILENCE: model_silence(m); return OK;
     case PAUSE: m->place = m->place == RESTING ? READY : m->place; return OK;
     case CANCEL: return model_end(m, false);
     case DELETE: return model_end(m, true);
     case RETRY: return model_retry(m);
+    case MOVE_BEFORE: case MOVE_BEHIND: return model_move(m, e == MOVE_BEFORE);
     case RESTART: return OK;
     case EVENT_COUNT: break;
     }
@@ -195,16 +243,20 @@ static enum answer model_step(struct state *m, enum event e)
 /* A worker that never had a lease has nothing to report. */
 static bool makes_sense(const struct state *m, enum event e)
 {
-    return e >= SILENCE || e <= CLAIM_B || m->belief[e % 2] != NO_LEASE;
+    if (e == REGISTER_A || e == REGISTER_B)
+        return m->gone[e % 2];
+    return e >= DEATH_A || e <= CLAIM_B || m->belief[e % 2] != NO_LEASE;
 }
 
 /* ---- the store ---- */
 
 struct real {
     struct farm *f;
-    char id[RF_JOB_ID_SIZE], worker[2][RF_WORKER_ID_SIZE];
+    char id[RF_JOB_ID_SIZE], other[RF_JOB_ID_SIZE], worker[2][RF_WORKER_ID_SIZE];
+    int64_t pid[2];
+    bool alive[2];
     struct rf_wire_lease lease[2];
-    int64_t highest;
+    int64_t highest, last_pid;
 };
 
 static void configure(struct rf_store_config *config)
@@ -213,11 +265,32 @@ static void configure(struct rf_store_config *config)
     config->worker_lost_ms = INT64_C(1) << 50; /* both always count as alive */
 }
 
+static void real_register(struct real *r, int w)
+{
+    r->pid[w] = ++r->last_pid;
+    r->alive[w] = true;
+    strcpy(r->worker[w], farm_worker_process(r->f, w ? "B" : "A", 'a', r->pid[w]));
+    rf_wire_lease_finish(&r->lease[w]);
+}
+
+/* The other job is of a model that nobody has: it keeps its place for ever. */
+static void submit_other(struct real *r)
+{
+    RF_AUTO(rf_request_destroy) struct rf_request *request = farm_request("a blue square", "", 5);
+    snprintf(request->model, sizeof request->model, "nobody's");
+    assert_int_equal(rf_store_submit(r->f->s, request, r->f->now, r->other, NULL), RF_OK);
+}
+
 static void begin(struct real *r)
 {
     strcpy(r->id, farm_submit(r->f, "", 161, 0));
-    for (int w = 0; w < 2; w++)
+    for (int w = 0; w < 2; w++) {
         rf_wire_lease_finish(&r->lease[w]);
+        if (r->alive[w])
+            continue;
+        farm_tick(r->f, INT64_C(86400001)); /* the dead are forgotten after a day; they would only add up */
+        real_register(r, w);
+    }
 }
 
 static void clean_up(struct real *r)
@@ -262,6 +335,14 @@ static enum answer real_put(struct real *r, int w)
     return answer;
 }
 
+static void real_death(struct real *r, int w)
+{
+    struct rf_op died = {.kind = RF_OP_DIED, .now_ms = r->f->now,
+                         .u.died = {.name = w ? "B" : "A", .host = "here", .how = "signal 9", .pid = r->pid[w]}};
+    assert_int_equal(rf_store_run(r->f->s, &died, NULL), RF_OK);
+    r->alive[w] = false;
+}
+
 static enum answer real_beat(struct real *r, int w)
 {
     bool cancel = false;
@@ -283,6 +364,8 @@ static enum answer real_step(struct real *r, const struct state *m, enum event e
     case NO_MEMORY_A: case NO_MEMORY_B: return told(farm_fail(f, lease, "no_memory", true));
     case FATAL_A: case FATAL_B: return told(farm_fail(f, lease, "format", false));
     case RELEASE_A: case RELEASE_B: return told(farm_release(f, lease));
+    case DEATH_A: case DEATH_B: real_death(r, w); return OK;
+    case REGISTER_A: case REGISTER_B: real_register(r, w); return OK;
     case SILENCE: farm_tick(f, SILENCE_MS); return OK;
     case PAUSE:
         for (int k = 0; k < 2; k++)
@@ -293,6 +376,8 @@ static enum answer real_step(struct real *r, const struct state *m, enum event e
     case CANCEL: return told(rf_store_cancel(f->s, r->id, f->now, NULL));
     case DELETE: return told(rf_store_delete(f->s, r->id, f->now, NULL));
     case RETRY: return told(rf_store_retry(f->s, r->id, f->now, NULL));
+    case MOVE_BEFORE: case MOVE_BEHIND:
+        return told(rf_store_move(f->s, r->id, r->other, e == MOVE_BEHIND, f->now, NULL));
     case RESTART: farm_reopen(f); return OK;
     case EVENT_COUNT: break;
     }
@@ -319,6 +404,10 @@ static bool agrees(struct real *r, const struct state *m)
                       rf_job_state_name(m->job));
         return false;
     }
+    if (m->job == RF_JOB_QUEUED && job->queue_position != (m->first ? 1 : 2)) {
+        print_message("the job is number %d of the queue\n", (int)job->queue_position);
+        return false;
+    }
     int n_leased = m->place == HELD_BY_A || m->place == HELD_BY_B;
     for (int i = 0; i < N_TASKS; i++) {
         enum rf_task_state want = expected_task(m, i);
@@ -330,7 +419,7 @@ static bool agrees(struct real *r, const struct state *m)
     }
     struct rf_store_counts counts;
     rf_store_counts(r->f->s, &counts);
-    return counts.leased == n_leased && counts.jobs[m->job] == 1;
+    return counts.leased == n_leased && counts.jobs[m->job] == 1 + (m->job == RF_JOB_QUEUED); /* the other waits, too */
 }
 
 /* ---- the walk ---- */
@@ -432,8 +521,7 @@ static void every_order_of_events_is_answered_as_the_model_says(void **state)
     struct walk *w = rf_new(struct walk);
     w->nodes = rf_new_array(struct node, MAX_STATES);
     w->real.f = farm_create_with(configure);
-    for (int i = 0; i < 2; i++)
-        strcpy(w->real.worker[i], farm_worker(w->real.f, i ? "B" : "A", 'a'));
+    submit_other(&w->real);
     struct state first = {.job = RF_JOB_QUEUED, .place = READY};
     find(w, &first, -1, EVENT_COUNT);
     int at = 0;

@@ -91,7 +91,8 @@ const char *farm_submit(struct farm *f, const char *user, int n_frames, int prio
     return id;
 }
 
-const char *farm_worker_with(struct farm *f, const char *name, const char *model, char hash, int max_segment_frames)
+static const char *register_worker(struct farm *f, const char *name, const char *model, char hash,
+                                   int max_segment_frames, int64_t pid)
 {
     char digits[65] = "";
     if (hash != 0)
@@ -99,7 +100,7 @@ const char *farm_worker_with(struct farm *f, const char *name, const char *model
     struct rf_wire_model m = {.name = (char *)model, .hash = digits, .takes_text = true,
                               .max_segment_frames = max_segment_frames};
     struct rf_wire_register reg = {.protocol = RF_PROTOCOL, .name = (char *)name, .build = "test", .host = "here",
-                                   .device_kind = "cpu", .precision = "f32", .models = &m, .n_models = 1};
+                                   .device_kind = "cpu", .precision = "f32", .models = &m, .n_models = 1, .pid = pid};
     struct rf_err err = {0};
     char *id = next_buffer();
     if (rf_store_register(f->s, &reg, f->now, id, &err) != RF_OK)
@@ -109,7 +110,17 @@ const char *farm_worker_with(struct farm *f, const char *name, const char *model
 
 const char *farm_worker(struct farm *f, const char *name, char hash)
 {
-    return farm_worker_with(f, name, "m", hash, 81);
+    return register_worker(f, name, "m", hash, 81, 0);
+}
+
+const char *farm_worker_with(struct farm *f, const char *name, const char *model, char hash, int max_segment_frames)
+{
+    return register_worker(f, name, model, hash, max_segment_frames, 0);
+}
+
+const char *farm_worker_process(struct farm *f, const char *name, char hash, int64_t pid)
+{
+    return register_worker(f, name, "m", hash, 81, pid);
 }
 
 enum rf_code farm_try_claim(struct farm *f, const char *worker, struct rf_wire_lease *ret_lease)

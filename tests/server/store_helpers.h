@@ -33,6 +33,7 @@ struct rf_request *farm_request(const char *prompt, const char *user, int n_fram
 const char *farm_submit(struct farm *f, const char *user, int n_frames, int priority);
 /* Registers a worker with one model "m" of weights `hash` (one hex digit repeated; 0: none said). Id as above. */
 const char *farm_worker(struct farm *f, const char *name, char hash);
+const char *farm_worker_process(struct farm *f, const char *name, char hash, int64_t pid);
 const char *farm_worker_with(struct farm *f, const char *name, const char *model, char hash, int max_segment_frames);
 
 /* Claims; fails the test when there is nothing. rf_wire_lease_finish() it. */

@@ -11,15 +11,19 @@
 
 static uint64_t seed = 1;
 static int n_steps = 600;
+static int n_moved; /* in all walks: one alone may never find two that wait */
 
 /* What an outsider knows of a job. */
 struct model_job {
     char id[RF_JOB_ID_SIZE];
+    int user;
     int n_tasks, n_done;          /* segments and assembly that were answered as complete */
+    bool begun;                   /* a lease has been handed out since it was last queued */
     bool ended, deleted;
     enum rf_job_state end;
     int64_t lease;                /* the newest that was handed out; 0: handed back, failed or ended */
-    int index;                    /* … for this task */
+    int index, worker;            /* … for this task, to this one */
+    int n_starts;                 /* of the server since its holder was last heard */
     int64_t deadline;
 };
 
@@ -34,10 +38,11 @@ struct walk {
     struct model_job jobs[MAX_JOBS];
     int n_jobs;
     char workers[N_WORKERS][RF_WORKER_ID_SIZE];
+    int64_t pids[N_WORKERS], last_pid;
     struct hand hands[3 * N_WORKERS]; /* old leases are kept around to be tried again */
     int64_t last_lease;
     uint64_t random;
-    int n_completed, n_expired, n_refused;
+    int n_completed, n_expired, n_refused, n_lost;
 };
 
 static uint32_t roll(struct walk *w, uint32_t n)
@@ -63,8 +68,8 @@ static void submit(struct walk *w)
     if (w->n_jobs == MAX_JOBS)
         return;
     struct model_job *job = &w->jobs[w->n_jobs++];
-    *job = (struct model_job){.n_tasks = length == 161 ? 3 : 2};
-    strcpy(job->id, farm_submit(w->f, users[roll(w, 3)], length, (int)roll(w, 3) - 1));
+    *job = (struct model_job){.n_tasks = length == 161 ? 3 : 2, .user = (int)roll(w, 3)};
+    strcpy(job->id, farm_submit(w->f, users[job->user], length, (int)roll(w, 3) - 1));
 }
 
 /* Promises 2 to 4 at the moment of handing out: the number is new, the task is the next undone one, nobody else has a live
@@ -73,7 +78,8 @@ static void claim(struct walk *w)
 {
     struct hand *hand = &w->hands[roll(w, RF_COUNT_OF(w->hands))];
     struct rf_wire_lease lease = {0};
-    if (farm_try_claim(w->f, w->workers[roll(w, N_WORKERS)], &lease) != RF_OK)
+    int worker = (int)roll(w, N_WORKERS);
+    if (farm_try_claim(w->f, w->workers[worker], &lease) != RF_OK)
         return;
     struct model_job *job = &w->jobs[find_job(w, lease.job_id)];
     assert_true(lease.lease > w->last_lease);
@@ -83,6 +89,9 @@ static void claim(struct walk *w)
     assert_int_equal(job->lease, 0);
     job->lease = lease.lease;
     job->index = lease.index;
+    job->worker = worker;
+    job->n_starts = 0;
+    job->begun = true;
     job->deadline = w->f->now + 30000;
     rf_wire_lease_finish(&hand->lease);
     *hand = (struct hand){lease, true, find_job(w, lease.job_id)};
@@ -122,6 +131,7 @@ static void report(struct walk *w, uint32_t what)
         if (current) {
             assert_int_equal(rc, RF_OK);
             assert_false(cancel);
+            job->n_starts = 0;
             job->deadline = w->f->now + 30000;
         } else {
             assert_true(rc == RF_ERR_CONFLICT || cancel);
@@ -164,9 +174,10 @@ static void restart(struct walk *w)
 {
     farm_reopen(w->f);
     for (int i = 0; i < w->n_jobs; i++) {
-        if (w->jobs[i].lease != 0)
-            w->jobs[i].deadline = w->f->now + 30000;
-        learn_end(w, &w->jobs[i]);
+        struct model_job *job = &w->jobs[i];
+        if (job->lease != 0) /* the whole time again, but half as long each time that its holder was not heard between */
+            job->deadline = w->f->now + (30000 >> job->n_starts++);
+        learn_end(w, job);
     }
 }
 
@@ -190,7 +201,7 @@ static void steer(struct walk *w, uint32_t what)
         rc = rf_store_retry(w->f->s, job->id, w->f->now, NULL);
         if (can) {
             RF_AUTO(rf_job_destroy) struct rf_job *now = farm_job(w->f, job->id);
-            job->ended = false;
+            job->ended = job->begun = false;
             job->lease = 0;
             if (now->tasks[0].state != RF_TASK_DONE) /* its weights are gone: it starts over */
                 job->n_done = 0;
@@ -202,6 +213,77 @@ static void steer(struct walk *w, uint32_t what)
     assert_int_equal(rc, expected);
     learn_end(w, job);
     assert_true(what != 0 || rc != RF_OK || job->end == RF_JOB_CANCELLED);
+}
+
+static enum rf_code movable(const struct model_job *job)
+{
+    return job->deleted ? RF_ERR_NOT_FOUND : job->ended || job->begun ? RF_ERR_CONFLICT : RF_OK;
+}
+
+/* A job to be moved, or beside which: mostly one that can be (few wait at a time), of this user (-1: any). */
+static const struct model_job *pick(struct walk *w, int user)
+{
+    uint32_t n = (uint32_t)w->n_jobs, at = roll(w, n);
+    bool any = roll(w, 4) == 0;
+    for (uint32_t i = 0; i < n && !any; i++) {
+        const struct model_job *job = &w->jobs[(at + i) % n];
+        if (movable(job) == RF_OK && (user < 0 || job->user == user))
+            return job;
+    }
+    return &w->jobs[at];
+}
+
+/* Only waiting jobs of one user have an order among themselves; in it, the one stands where it was put. */
+static void move(struct walk *w)
+{
+    if (w->n_jobs == 0)
+        return;
+    const struct model_job *job = pick(w, -1), *beside = pick(w, job->user);
+    bool after = roll(w, 2);
+    enum rf_code expected = movable(job) != RF_OK ? movable(job) : movable(beside);
+    if (expected == RF_OK)
+        expected = job == beside ? RF_ERR_INVALID : job->user != beside->user ? RF_ERR_CONFLICT : RF_OK;
+    assert_int_equal(rf_store_move(w->f->s, job->id, beside->id, after, w->f->now, NULL), expected);
+    if (expected != RF_OK)
+        return;
+    RF_AUTO(rf_job_destroy) struct rf_job *moved = farm_job(w->f, job->id), *other = farm_job(w->f, beside->id);
+    assert_true(after ? moved->queue_position > other->queue_position : moved->queue_position < other->queue_position);
+    assert_int_equal(moved->priority, other->priority);
+    n_moved++;
+}
+
+static void register_worker(struct walk *w, int i)
+{
+    char name[8];
+    snprintf(name, sizeof name, "w%d", i);
+    w->pids[i] = ++w->last_pid;
+    /* two kinds of weights, so that settling is walked through as well */
+    strcpy(w->workers[i], farm_worker_process(w->f, name, "ab"[i % 2], w->pids[i]));
+}
+
+/* What it held is free at once, and what others hold is not; somebody of its name takes its place. */
+static void die(struct walk *w)
+{
+    int i = (int)roll(w, N_WORKERS);
+    char name[8];
+    snprintf(name, sizeof name, "w%d", i);
+    struct rf_op died = {.kind = RF_OP_DIED, .now_ms = w->f->now,
+                         .u.died = {.name = name, .host = "here", .how = "signal 9", .pid = w->pids[i]}};
+    struct rf_store_counts counts;
+    assert_int_equal(rf_store_run(w->f->s, &died, NULL), RF_OK);
+    int n_held = 0;
+    for (int k = 0; k < w->n_jobs; k++) {
+        struct model_job *job = &w->jobs[k];
+        if (!job->ended && job->lease != 0 && job->worker == i) {
+            job->lease = 0;
+            w->n_lost++;
+        }
+        learn_end(w, job);
+        n_held += !job->ended && job->lease != 0;
+    }
+    rf_store_counts(w->f->s, &counts);
+    assert_int_equal(counts.leased, n_held);
+    register_worker(w, i);
 }
 
 /* Whatever happened: with a healthy worker of each kind (a job begun with some weights waits for them) and time, every job
@@ -239,11 +321,10 @@ static void every_order_of_events_keeps_the_promises(void **state)
     struct walk *w = rf_new(struct walk);
     w->random = seed;
     w->f = farm_create();
-    for (int i = 0; i < N_WORKERS; i++) { /* two kinds of weights, so that settling is walked through as well */
-        char name[8];
-        snprintf(name, sizeof name, "w%d", i);
-        strcpy(w->workers[i], farm_worker(w->f, name, "ab"[i % 2]));
-    }
+    for (int i = 0; i < N_WORKERS; i++)
+        register_worker(w, i);
+    for (int i = 0; i < MAX_JOBS / 2; i++) /* more than the workers soon get to, so that some wait and can be moved */
+        submit(w);
     int n_restarts = 0;
     for (int i = 0; i < n_steps; i++) {
         uint32_t what = roll(w, 100);
@@ -253,8 +334,13 @@ static void every_order_of_events_keeps_the_promises(void **state)
             claim(w);
         else if (what < 78)
             report(w, roll(w, 8) < 4 ? 1 : roll(w, 3) == 0 ? 2 : roll(w, 2) * 3);
-        else if (what < 88)
+        else if (what < 85)
             pass_time(w);
+        else if (what < 87)
+            die(w);
+        else if (what < 91)
+            for (int k = 0; k < 6; k++) /* few of them find two that wait */
+                move(w);
         else if (what < 97)
             steer(w, roll(w, 12) == 0 ? 1 : roll(w, 3) == 0 ? 2 : roll(w, 2) ? 3 : roll(w, 4) ? 3 : 0);
         else if (what < 98)
@@ -276,14 +362,20 @@ static void every_order_of_events_keeps_the_promises(void **state)
                 }
     }
     nothing_is_stuck(w);
-    print_message("seed %llu: %d steps, %d jobs completed, %d leases expired, %d stale calls refused, %d restarts\n",
-                  (unsigned long long)seed, n_steps, w->n_completed, w->n_expired, w->n_refused, n_restarts);
-    assert_true(w->n_completed > 0 && w->n_expired > 0 && w->n_refused > 0); /* the walk went somewhere */
+    print_message("seed %llu: %d steps, %d jobs completed, %d leases expired, %d lost with their worker, %d stale "
+                  "calls refused, %d moves in all, %d restarts\n", (unsigned long long)seed, n_steps, w->n_completed,
+                  w->n_expired, w->n_lost, w->n_refused, n_moved, n_restarts);
+    assert_true(w->n_completed > 0 && w->n_expired > 0 && w->n_refused > 0 && w->n_lost > 0); /* it went somewhere */
     for (size_t h = 0; h < RF_COUNT_OF(w->hands); h++)
         rf_wire_lease_finish(&w->hands[h].lease);
     farm_destroy(&w->f);
     free(w);
     seed++;
+}
+
+static void the_walks_moved_jobs(void **state)
+{
+    assert_true(n_moved > 0);
 }
 
 int main(int argc, char **argv)
@@ -294,6 +386,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_order_of_events_keeps_the_promises),
         cmocka_unit_test(every_order_of_events_keeps_the_promises),
         cmocka_unit_test(every_order_of_events_keeps_the_promises),
+        cmocka_unit_test(the_walks_moved_jobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
