@@ -393,6 +393,34 @@ static __device__ __forceinline__ void compute_early(const rf_attention8_args &a
 
 /* ---- two tiles at a time ---- */
 
+static __device__ __forceinline__ void mask8(int32_t (&s)[64], int n_here)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        if (i / 4 * 8 + 2 * (lane % 4) + i % 2 >= n_here)
+            s[i] = INT32_MIN; /* far below any score, which is under 2^21 */
+}
+
+/* The tile's maxima over a row: what they do to the sums, and to the logarithms of the weights. */
+static __device__ __forceinline__ void settle_one(rows8 &rows, float (&local)[2], weigher8 &with, change8 &change)
+{
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) /* a row lies in four neighbouring lanes */
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            local[r] = fmaxf(local[r], __shfl_xor_sync(0xffffffffu, local[r], step));
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float next = fmaxf(rows.top[r], local[r]);
+        with.shift[r] += RF_A8_LOG2_LEVELS + ONE_STEP - local[r];
+        change.keep[r] = exp2_fast(rows.top[r] - next);
+        change.gain[r] = exp2_fast(local[r] - next);
+        rows.top[r] = next;
+        rows.sum[r] *= change.keep[r];
+    }
+}
+
 /* What a row's maxima over one of the two tiles come to. */
 template <bool MASKED>
 static __device__ __forceinline__ void highest(float (&local)[2], weigher8 &with, int32_t (&s)[64], const rows8 &rows,
@@ -574,6 +602,122 @@ static __device__ __forceinline__ void compute_pairs(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
+/* ---- three computing warpgroups ---- */
+
+#define THREADS_3 (4 * GROUP)
+#define BLOCK_Q_3 192
+#define SHARED_BYTES_3 (TILE_BYTES * (2 + 2 * STAGES) + 1024) /* q fills two tiles, the last 64 rows for nobody */
+#define COMPUTER_REGISTERS_3 160 /* 24 * 128 + 160 * 384 <= 65536 */
+
+struct copier3 {
+    const CUtensorMap *maps[3]; /* q, k, v */
+    uint32_t tiles;
+    int q_rows, n_tiles;
+
+    __device__ __forceinline__ void tile(int which, int at, int column, int row, uint32_t barrier) const
+    {
+        copy_box(tiles + at * TILE_BYTES, maps[which], column, row, barrier);
+    }
+    __device__ __forceinline__ void q(uint32_t barrier) const
+    {
+        const int row = blockIdx.y * q_rows + blockIdx.x * BLOCK_Q_3;
+        barrier_expect(barrier, 2 * TILE_BYTES);
+        tile(0, 0, 0, row, barrier);
+        tile(0, 1, 0, row + TILE, barrier);
+    }
+    __device__ __forceinline__ void k(int stage, int i, uint32_t barrier) const
+    {
+        barrier_expect(barrier, TILE_BYTES);
+        tile(1, 2 + stage, 0, (blockIdx.y * n_tiles + i) * TILE, barrier);
+    }
+    __device__ __forceinline__ void v(int stage, int i, uint32_t barrier) const /* rows are channels */
+    {
+        barrier_expect(barrier, TILE_BYTES);
+        tile(2, 2 + STAGES + stage, i * TILE, blockIdx.y * RF_A8_DIM, barrier);
+    }
+};
+
+/* Scores come and become weights; the weights' product with the values comes where the scores were, and joins the sums.
+ * Nothing overlaps within a warpgroup: the two others use what this one leaves idle. */
+static __device__ __forceinline__ void compute_third(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
+                                                     int group)
+{
+    const int lane = threadIdx.x % 32, n_tiles = (int)a.n_tiles;
+    const int64_t row = (int64_t)blockIdx.x * BLOCK_Q_3 + group * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const uint32_t q_rows = operand(tiles + group * 64 * 128);
+    const uint32_t k_tiles = operand(tiles + 2 * TILE_BYTES), v_tiles = operand(tiles + (2 + STAGES) * TILE_BYTES);
+    const float2 *scales = (const float2 *)a.kv_scale + ((int64_t)blockIdx.y * n_tiles + n_tiles - 1) * RF_A8_GROUPS +
+                           lane % 4; /* of the last tile; the next is RF_A8_GROUPS before it */
+    const float *q_scale = a.q_scale + blockIdx.y * a.q_rows;
+    const int64_t last_row = a.q_rows - 1; /* the block may reach beyond; nothing is stored there */
+    rows8 rows = {{q_scale[row < last_row ? row : last_row], q_scale[row + 8 < last_row ? row + 8 : last_row]},
+                  {-INFINITY, -INFINITY}, {0, 0}};
+    int32_t s[64];
+    float o[64];
+    uint32_t p[4][4];
+    change8 change;
+    weigher8 with;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        o[i] = 0;
+
+    barrier_wait(shared_address(&b.full_q), 0);
+    int n_here = (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE);
+    for (int i = 0; i < n_tiles; i++) {
+        const int stage = i % STAGES, turn = i / STAGES & 1;
+        const float2 scale = *scales; /* on its way while the scores are computed */
+        float local[2];
+        scales -= RF_A8_GROUPS;
+        barrier_wait(shared_address(&b.full_k[stage]), turn);
+        wgmma_fence();
+        issue_new_scores(s, q_rows, k_tiles + stage * (TILE_BYTES / 16));
+        wgmma_wait<0>();
+        pin(s);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_k[stage]));
+        if (i == 0 && n_here < TILE)
+            mask8(s, n_here);
+        highest<false>(local, with, s, rows, scale, TILE);
+        settle_one(rows, local, with, change);
+        if (any_grew(change)) /* in the first tiles, hardly after */
+#pragma unroll
+            for (int j = 0; j < 64; j++)
+                o[j] *= change.keep[j / 2 % 2];
+        to_operands<0, 4>(p, s, with, rows, change, scale.y);
+        barrier_wait(shared_address(&b.full_v[stage]), turn);
+        wgmma_fence();
+        issue_part<false>(s, p, v_tiles + stage * (TILE_BYTES / 16));
+        wgmma_wait<0>();
+        pin(s);
+        if (lane == 0)
+            barrier_arrive(shared_address(&b.empty_v[stage]));
+        add_tile(o, s, change.gain);
+    }
+    store_rows8(a, o, rows, row, blockIdx.y);
+}
+
+static __global__ void __launch_bounds__(THREADS_3, 1)
+attention8_three_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+                        const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
+{
+    extern __shared__ char shared[];
+    __shared__ barriers<STAGES> b;
+    const uint32_t tiles = (shared_address(shared) + 1023) / 1024 * 1024;
+    const int n_tiles = (int)a.n_tiles;
+    if (threadIdx.x == 0)
+        init_barriers(b, 12);
+    __syncthreads();
+    const int role = role_of_warpgroup();
+    if (role == 0) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COPIER_REGISTERS));
+        if (threadIdx.x == 0)
+            copy_all(b, n_tiles, copier3{{&q, &k, &v}, tiles, (int)a.q_rows, n_tiles});
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS_3));
+        compute_third(a, tiles, b, role - 1);
+    }
+}
+
 template <int FRONT, bool TURNS, bool UNDER, int EARLY>
 static __global__ void __launch_bounds__(THREADS, 1)
 attention8_hopper_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
@@ -614,6 +758,18 @@ static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, 
     return cudaGetLastError();
 }
 
+static cudaError_t launch_three(cudaStream_t stream, const CUtensorMap &q, const CUtensorMap &k, const CUtensorMap &v,
+                                const rf_attention8_args &a)
+{
+    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              SHARED_BYTES_3);
+    if (status != cudaSuccess)
+        return status;
+    const dim3 grid((unsigned)((a.n_q + BLOCK_Q_3 - 1) / BLOCK_Q_3), (unsigned)a.heads);
+    attention8_three_kernel<<<grid, THREADS_3, SHARED_BYTES_3, stream>>>(q, k, v, a);
+    return cudaGetLastError();
+}
+
 extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const struct rf_attention8_args *a)
 {
     const int64_t slots = a->n_tiles * TILE;
@@ -641,6 +797,7 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     case 12: return launch<2, true, false, 2>(stream, grid, q, k, v, *a);
     case 13: return launch<0, true, false, 2>(stream, grid, q, k, v, *a);
     case 14: return launch<4, true, false, 2>(stream, grid, q, k, v, *a);
+    case 15: return launch_three(stream, q, k, v, *a);
     default: return launch<16, true, false>(stream, grid, q, k, v, *a);
     }
 }
