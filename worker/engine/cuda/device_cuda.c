@@ -59,7 +59,7 @@ static struct rf_cuda_paths read_paths(void)
                                   .conv = number_after(words, "conv-"), .plain = has_word(words, "plain"),
                                   .no_hopper = has_word(words, "no-hopper"),
                                   .no_flash = has_word(words, "no-flash"), .no_fused = has_word(words, "no-fused"),
-                                  .fast_accum = has_word(words, "fast-accum")};
+                                  .full_accum = has_word(words, "full-accum")};
 }
 
 static enum rf_code identify(struct rf_cuda *c, struct rf_err *err)

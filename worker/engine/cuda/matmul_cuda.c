@@ -100,7 +100,7 @@ static cublasStatus_t make_plan(const struct rf_cuda *c, const struct rf_lt_args
         SET(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, g->a_scale);
         SET(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, g->b_scale);
     }
-    if (g->a_type >= RF_KT_E4M3 && c->paths.fast_accum) {
+    if (g->a_type >= RF_KT_E4M3 && !c->paths.full_accum) { /* 14 bits: 4.66e-2 becomes 4.67e-2 */
         int8_t fast = 1;
         SET(p, CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast);
     }
