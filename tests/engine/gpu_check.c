@@ -297,7 +297,7 @@ static void convolutions(struct bench *b)
         {"conv 96 to 3, the head", 4, 17, 31, 96, 3, 3, 3, 1, .stride_s = 1},
         {"conv 16 to 384", 3, 9, 11, 16, 384, 3, 3, 1, .stride_s = 1},
         {"conv 8 to 24", 3, 9, 11, 8, 24, 3, 3, 1, .stride_s = 1, .residual = true},
-        {"conv 3 to 96, gathered plainly", 3, 9, 49, 3, 96, 3, 3, 1, .stride_s = 1},
+        {"conv 3 to 96, widened", 3, 9, 49, 3, 96, 3, 3, 1, .stride_s = 1},
         {"conv upsampling 192 to 96", 2, 9, 13, 192, 96, 1, 3, 1, .stride_s = 1, .upsample = true},
         {"conv stride 2, 96 to 96", 2, 14, 26, 96, 96, 1, 3, 1, .stride_s = 2},
         {"conv time stride 2", 7, 6, 10, 96, 96, 3, 1, 2, .stride_s = 1},
