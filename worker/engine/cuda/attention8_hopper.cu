@@ -638,7 +638,9 @@ struct copier3 {
 };
 
 /* Scores come and become weights; the weights' product with the values comes where the scores were, and joins the sums.
- * Nothing overlaps within a warpgroup: the two others use what this one leaves idle. */
+ * Nothing overlaps within a warpgroup: the two others use what this one leaves idle.
+ *   TURNS  one warpgroup after the other makes weights: three at once would share the exponentials' unit, then the tensor cores */
+template <bool TURNS>
 static __device__ __forceinline__ void compute_third(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
                                                      int group)
 {
@@ -661,6 +663,8 @@ static __device__ __forceinline__ void compute_third(const rf_attention8_args &a
     for (int i = 0; i < 64; i++)
         o[i] = 0;
 
+    if (TURNS && group == 2)
+        named_arrive(1, 2 * GROUP); /* group 0 is first */
     barrier_wait(shared_address(&b.full_q), 0);
     int n_here = (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE);
     for (int i = 0; i < n_tiles; i++) {
@@ -683,10 +687,14 @@ static __device__ __forceinline__ void compute_third(const rf_attention8_args &a
 #pragma unroll
             for (int j = 0; j < 64; j++)
                 o[j] *= change.keep[j / 2 % 2];
+        if (TURNS)
+            named_sync(1 + group, 2 * GROUP);
         to_operands<0, 4>(p, s, with, rows, change, scale.y);
         barrier_wait(shared_address(&b.full_v[stage]), turn);
         wgmma_fence();
         issue_part<false>(s, p, v_tiles + stage * (TILE_BYTES / 16));
+        if (TURNS && (group < 2 || i + 1 < n_tiles)) /* the last word of group 2 would find nobody */
+            named_arrive(1 + (group + 1) % 3, 2 * GROUP);
         wgmma_wait<0>();
         pin(s);
         if (lane == 0)
@@ -696,6 +704,7 @@ static __device__ __forceinline__ void compute_third(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
+template <bool TURNS>
 static __global__ void __launch_bounds__(THREADS_3, 1)
 attention8_three_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                         const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
@@ -714,7 +723,7 @@ attention8_three_kernel(const __grid_constant__ CUtensorMap q, const __grid_cons
             copy_all(b, n_tiles, copier3{{&q, &k, &v}, tiles, (int)a.q_rows, n_tiles});
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS_3));
-        compute_third(a, tiles, b, role - 1);
+        compute_third<TURNS>(a, tiles, b, role - 1);
     }
 }
 
@@ -758,15 +767,16 @@ static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, 
     return cudaGetLastError();
 }
 
+template <bool TURNS>
 static cudaError_t launch_three(cudaStream_t stream, const CUtensorMap &q, const CUtensorMap &k, const CUtensorMap &v,
                                 const rf_attention8_args &a)
 {
-    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel<TURNS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               SHARED_BYTES_3);
     if (status != cudaSuccess)
         return status;
     const dim3 grid((unsigned)((a.n_q + BLOCK_Q_3 - 1) / BLOCK_Q_3), (unsigned)a.heads);
-    attention8_three_kernel<<<grid, THREADS_3, SHARED_BYTES_3, stream>>>(q, k, v, a);
+    attention8_three_kernel<TURNS><<<grid, THREADS_3, SHARED_BYTES_3, stream>>>(q, k, v, a);
     return cudaGetLastError();
 }
 
@@ -797,7 +807,8 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     case 12: return launch<2, true, false, 2>(stream, grid, q, k, v, *a);
     case 13: return launch<0, true, false, 2>(stream, grid, q, k, v, *a);
     case 14: return launch<4, true, false, 2>(stream, grid, q, k, v, *a);
-    case 15: return launch_three(stream, q, k, v, *a);
+    case 15: return launch_three<false>(stream, q, k, v, *a);
+    case 16: return launch_three<true>(stream, q, k, v, *a);
     default: return launch<16, true, false>(stream, grid, q, k, v, *a);
     }
 }
