@@ -311,6 +311,7 @@ static void convolutions(struct bench *b)
         {"conv 384, before", 6, 16, 33, 384, 384, 3, 3, 1, .stride_s = 1, .before = true},
         {"conv 96 over one frame", 2, 33, 17, 96, 96, 1, 3, 1, .stride_s = 1, .residual = true},
         {"conv 96 to 3, before, f32", 6, 33, 17, 96, 3, 3, 3, 1, .stride_s = 1, .before = true, .wide = true},
+        {"conv 96 to 3, one frame, f32 sum", 1, 33, 17, 96, 3, 1, 3, 1, .stride_s = 1, .residual = true, .wide = true},
         {"conv upsampling 384 to 192", 3, 17, 19, 384, 192, 1, 3, 1, .stride_s = 1, .upsample = true, .residual = true},
         {"conv upsampling 192 to 96, f32", 2, 35, 18, 192, 96, 1, 3, 1, .stride_s = 1, .upsample = true, .wide = true},
         {"conv 3 to 96, before", 6, 9, 49, 3, 96, 3, 3, 1, .stride_s = 1, .before = true},

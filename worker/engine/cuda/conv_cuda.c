@@ -21,7 +21,7 @@ static bool fits_hopper(const struct rf_conv_args *a)
 {
     bool is_head = a->c_out <= HEAD_OUTPUTS && !a->upsample && a->kh == 3;
     return is_bf16(a) && reads_aligned(a) && rf_cuda_aligned(a->y) && rf_cuda_aligned(a->add) &&
-           rf_cuda_aligned(a->bias) && (a->add == NULL || a->add_type == RF_KT_BF16) && a->stride_t == 1 &&
+           rf_cuda_aligned(a->bias) && (a->add == NULL || a->add_type == RF_KT_BF16 || is_head) && a->stride_t == 1 &&
            a->stride_s == 1 && a->kh == a->kw && (a->kh == 3 || (a->kh == 1 && !a->upsample)) && a->c_in % 32 == 0 &&
            (a->c_out % 96 == 0 || is_head) && (!a->upsample || a->kt == 1);
 }

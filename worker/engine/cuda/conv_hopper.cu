@@ -49,7 +49,7 @@ struct job {
     void *y;
     const bf16 *add;
     const float *bias;
-    bool y_wide; /* F32, else bf16 */
+    bool y_wide, add_wide; /* F32, else bf16; add only beside few outputs */
     int h, w, h_out, w_out, c_out, frames;
     int tiles_x, tiles_y, tiles_n, phases, n_tiles; /* phases: 4 when upsampling, else 1 */
     int kt, kw, c_in, pad, n_before;
@@ -263,7 +263,7 @@ static __device__ __forceinline__ void store_few(const job &j, const float (&d)[
             const int64_t at = p.at + i * p.row_step + r * p.column_step + e;
             float v = d[4 * (e / 2) + 2 * r + e % 2] + (j.bias ? j.bias[o + e] : 0.0f);
             if (j.add)
-                v += to_f32(j.add[at]);
+                v += j.add_wide ? ((const float *)j.add)[at] : to_f32(j.add[at]);
             if (j.y_wide)
                 ((float *)j.y)[at] = v;
             else
@@ -381,6 +381,7 @@ static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a, int
     const int phases = a->upsample ? 4 : 1, kw = a->upsample ? 2 : a->kw;
     job j = {};
     j.y = a->y, j.add = (const bf16 *)a->add, j.bias = a->bias, j.y_wide = a->y_type == RF_KT_F32;
+    j.add_wide = a->add_type == RF_KT_F32;
     j.h = (int)(a->upsample ? a->h_in : a->h_out), j.w = (int)(a->upsample ? a->w_in : a->w_out);
     j.h_out = (int)a->h_out, j.w_out = (int)a->w_out, j.c_out = (int)a->c_out, j.frames = (int)a->t_out;
     j.tiles_x = (int)ceil_div(j.w, S::COLUMNS), j.tiles_y = (int)ceil_div(j.h, S::ROWS);
