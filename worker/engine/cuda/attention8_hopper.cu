@@ -602,6 +602,70 @@ static __device__ __forceinline__ void compute_pairs(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
+/* The compiler orders instructions between jumps only: this jump, never taken, holds what stands before and after apart. */
+static __device__ __forceinline__ void hold_order(int not_negative)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ge.s32 p, %0, 0;\n"
+                 "@p bra over;\n"
+                 "again:\n"
+                 "nanosleep.u32 100;\n"
+                 "bra again;\n"
+                 "over:\n"
+                 "}" ::"r"(not_negative) : "memory");
+}
+
+template <int N> static __device__ __forceinline__ void pin_floats(float (&x)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(x[i])::"memory");
+}
+
+/* The logarithms of the weights of keys 32 k .. 32 k + 31. */
+static __device__ __forceinline__ void quarter_logarithms(float (&x)[16], const int32_t (&s)[64], const weigher8 &with, int k)
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        x[i] = fmaf((float)s[16 * k + i], with.factor[i / 2 % 2], with.shift[i / 2 % 2]);
+    pin_floats(x);
+}
+
+/* to_operands() in quarters: while the exponentials of one are under way, the logarithms of the next are made, and the
+ * last one's weights are packed. */
+static __device__ __forceinline__ void to_operands_by_quarters(uint32_t (&p)[4][4], const int32_t (&s)[64],
+                                                               const weigher8 &with, rows8 &rows, change8 &change,
+                                                               float log_v, int not_negative)
+{
+    const float of_v = exp2_fast(-log_v);
+    float x[4][16], w[4][16];
+    uint32_t pairs[32];
+    change.share[0] = change.gain[0] * of_v;
+    change.share[1] = change.gain[1] * of_v;
+    quarter_logarithms(x[0], s, with, 0);
+    hold_order(not_negative);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            w[k][i] = exp2_fast(x[k][i]);
+        pin_floats(w[k]);
+        if (k < 3)
+            quarter_logarithms(x[k + 1 < 4 ? k + 1 : 3], s, with, k + 1);
+        if (k > 0)
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                pairs[8 * (k - 1) + j] = round_pair(w[k > 0 ? k - 1 : 0][2 * j], w[k > 0 ? k - 1 : 0][2 * j + 1]);
+        hold_order(not_negative);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        pairs[24 + j] = round_pair(w[3][2 * j], w[3][2 * j + 1]);
+    pack8<0, 4>(p, pairs, rows, change);
+    pin_operands(p);
+}
+
 /* ---- three computing warpgroups ---- */
 
 #define THREADS_3 (4 * GROUP)
@@ -640,7 +704,7 @@ struct copier3 {
 /* Scores come and become weights; the weights' product with the values comes where the scores were, and joins the sums.
  * Nothing overlaps within a warpgroup: the two others use what this one leaves idle.
  *   TURNS  one warpgroup after the other makes weights: three at once would share the exponentials' unit, then the tensor cores */
-template <bool TURNS>
+template <bool TURNS, bool QUARTERS>
 static __device__ __forceinline__ void compute_third(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
                                                      int group)
 {
@@ -689,7 +753,10 @@ static __device__ __forceinline__ void compute_third(const rf_attention8_args &a
                 o[j] *= change.keep[j / 2 % 2];
         if (TURNS)
             named_sync(1 + group, 2 * GROUP);
-        to_operands<0, 4>(p, s, with, rows, change, scale.y);
+        if (QUARTERS)
+            to_operands_by_quarters(p, s, with, rows, change, scale.y, n_tiles);
+        else
+            to_operands<0, 4>(p, s, with, rows, change, scale.y);
         barrier_wait(shared_address(&b.full_v[stage]), turn);
         wgmma_fence();
         issue_part<false>(s, p, v_tiles + stage * (TILE_BYTES / 16));
@@ -704,7 +771,7 @@ static __device__ __forceinline__ void compute_third(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
-template <bool TURNS>
+template <bool TURNS, bool QUARTERS>
 static __global__ void __launch_bounds__(THREADS_3, 1)
 attention8_three_kernel(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                         const __grid_constant__ CUtensorMap v, const rf_attention8_args a)
@@ -723,7 +790,7 @@ attention8_three_kernel(const __grid_constant__ CUtensorMap q, const __grid_cons
             copy_all(b, n_tiles, copier3{{&q, &k, &v}, tiles, (int)a.q_rows, n_tiles});
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS_3));
-        compute_third<TURNS>(a, tiles, b, role - 1);
+        compute_third<TURNS, QUARTERS>(a, tiles, b, role - 1);
     }
 }
 
@@ -767,16 +834,16 @@ static cudaError_t launch(cudaStream_t stream, dim3 grid, const CUtensorMap &q, 
     return cudaGetLastError();
 }
 
-template <bool TURNS>
+template <bool TURNS, bool QUARTERS>
 static cudaError_t launch_three(cudaStream_t stream, const CUtensorMap &q, const CUtensorMap &k, const CUtensorMap &v,
                                 const rf_attention8_args &a)
 {
-    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel<TURNS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel<TURNS, QUARTERS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               SHARED_BYTES_3);
     if (status != cudaSuccess)
         return status;
     const dim3 grid((unsigned)((a.n_q + BLOCK_Q_3 - 1) / BLOCK_Q_3), (unsigned)a.heads);
-    attention8_three_kernel<TURNS><<<grid, THREADS_3, SHARED_BYTES_3, stream>>>(q, k, v, a);
+    attention8_three_kernel<TURNS, QUARTERS><<<grid, THREADS_3, SHARED_BYTES_3, stream>>>(q, k, v, a);
     return cudaGetLastError();
 }
 
@@ -807,8 +874,10 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     case 12: return launch<2, true, false, 2>(stream, grid, q, k, v, *a);
     case 13: return launch<0, true, false, 2>(stream, grid, q, k, v, *a);
     case 14: return launch<4, true, false, 2>(stream, grid, q, k, v, *a);
-    case 15: return launch_three<false>(stream, q, k, v, *a);
-    case 16: return launch_three<true>(stream, q, k, v, *a);
+    case 15: return launch_three<false, false>(stream, q, k, v, *a);
+    case 16: return launch_three<true, false>(stream, q, k, v, *a);
+    case 17: return launch_three<false, true>(stream, q, k, v, *a);
+    case 18: return launch_three<true, true>(stream, q, k, v, *a);
     default: return launch<16, true, false>(stream, grid, q, k, v, *a);
     }
 }
