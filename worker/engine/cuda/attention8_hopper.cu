@@ -1,8 +1,10 @@
 /* 8-bit attention on Hopper (attention8.h): the structure of attention_hopper.cuh with wgmma over bytes.
  *
  * A tile of 128 keys is 16 KB, of values too, so four of each are in flight. p v of a tile is summed in integers of its
- * own, exactly, and joins the F32 sums while the next tile's scores are on their way. Registers of a computing thread:
- * 64 scores (then 32 pairs of weights), 64 of the tile's sum, 64 of the sums, 16 of operands; 240 are all there are.
+ * own, exactly, and joins the F32 sums afterwards. Registers of a computing thread: 64 scores (then 32 pairs of weights),
+ * 64 of the tile's sum, 64 of the sums, 16 of operands; 240 are all there are, 160 with three computing warpgroups.
+ * Several arrangements stand side by side until they have been timed (FRAMEFARM_CUDA=a8-N; SPEED.md says what each is
+ * for): one of them will stay.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cuda/attention8.cuh"
 #include "worker/engine/cuda/attention_hopper.cuh"
@@ -192,7 +194,7 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
-/* wgmma_shared_s8() for fewer rows of b: d [64, KEYS]. FIRST: d is not read, so that its registers are free until then. */
+/* wgmma_shared_s8() for fewer rows of b: d [64, KEYS]. FIRST: d is not read; its registers are free until then. */
 #define LIST16 \
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}"
 #define LIST32 \
@@ -207,7 +209,8 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
         "=r"(d[i + 7])
 #define SCORES(keys, list, a, b, p) \
     "wgmma.mma_async.sync.aligned.m64n" keys "k32.s32.s8.s8 " list ", " a ", " b ", " p ";"
-template <int KEYS, bool FIRST> static __device__ __forceinline__ void wgmma_shared_s8(int32_t *d, uint64_t a, uint64_t b)
+template <int KEYS, bool FIRST>
+static __device__ __forceinline__ void wgmma_shared_s8(int32_t *d, uint64_t a, uint64_t b)
 {
     if (KEYS == 32 && FIRST)
         asm volatile(SCORES("32", LIST16, "%16", "%17", "0") : NEW8(d, 0), NEW8(d, 8) : "l"(a), "l"(b));
@@ -446,8 +449,8 @@ static __device__ __forceinline__ void highest(float (&local)[2], weigher8 &with
 }
 
 /* The pair's maxima: what they do to the sums, and to the logarithms of the weights. */
-static __device__ __forceinline__ void settle(rows8 &rows, float (&local)[2], const float (&other)[2], weigher8 (&with)[2],
-                                              change8 &change)
+static __device__ __forceinline__ void settle(rows8 &rows, float (&local)[2], const float (&other)[2],
+                                              weigher8 (&with)[2], change8 &change)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++)
@@ -503,7 +506,8 @@ static __device__ __forceinline__ void issue_part(int32_t (&t)[64], const uint32
 
 /* One computing warpgroup over pairs of tiles: maxima, and the integers of p v, are of 256 keys, so that a pair's sum
  * joins the others in the time of one tile's. */
-template <int BEFORE, bool TURNS> /* so many quarters of the second tile become weights before the first tile's product starts */
+/* BEFORE: so many quarters of the tile weighed second become weights before the first product starts */
+template <int BEFORE, bool TURNS>
 static __device__ __forceinline__ void compute_pairs(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
                                                      int group)
 {
@@ -602,7 +606,7 @@ static __device__ __forceinline__ void compute_pairs(const rf_attention8_args &a
     store_rows8(a, o, rows, row, blockIdx.y);
 }
 
-/* The compiler orders instructions between jumps only: this jump, never taken, holds what stands before and after apart. */
+/* The compiler orders instructions between jumps only: this one, never taken, holds what stands around it apart. */
 static __device__ __forceinline__ void hold_order(int not_negative)
 {
     asm volatile("{\n"
@@ -624,7 +628,8 @@ template <int N> static __device__ __forceinline__ void pin_floats(float (&x)[N]
 }
 
 /* The logarithms of the weights of keys 32 k .. 32 k + 31. */
-static __device__ __forceinline__ void quarter_logarithms(float (&x)[16], const int32_t (&s)[64], const weigher8 &with, int k)
+static __device__ __forceinline__ void quarter_logarithms(float (&x)[16], const int32_t (&s)[64],
+                                                          const weigher8 &with, int k)
 {
 #pragma unroll
     for (int i = 0; i < 16; i++)
@@ -703,7 +708,8 @@ struct copier3 {
 
 /* Scores come and become weights; the weights' product with the values comes where the scores were, and joins the sums.
  * Nothing overlaps within a warpgroup: the two others use what this one leaves idle.
- *   TURNS  one warpgroup after the other makes weights: three at once would share the exponentials' unit, then the tensor cores */
+ *   TURNS     one warpgroup after the other makes weights
+ *   QUARTERS  by to_operands_by_quarters() */
 template <bool TURNS, bool QUARTERS>
 static __device__ __forceinline__ void compute_third(const rf_attention8_args &a, uint32_t tiles, barriers<STAGES> &b,
                                                      int group)
@@ -838,8 +844,8 @@ template <bool TURNS, bool QUARTERS>
 static cudaError_t launch_three(cudaStream_t stream, const CUtensorMap &q, const CUtensorMap &k, const CUtensorMap &v,
                                 const rf_attention8_args &a)
 {
-    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel<TURNS, QUARTERS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              SHARED_BYTES_3);
+    cudaError_t status = cudaFuncSetAttribute(attention8_three_kernel<TURNS, QUARTERS>,
+                                              cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES_3);
     if (status != cudaSuccess)
         return status;
     const dim3 grid((unsigned)((a.n_q + BLOCK_Q_3 - 1) / BLOCK_Q_3), (unsigned)a.heads);
