@@ -58,6 +58,14 @@ cudaError_t rf_launch_norm(cudaStream_t stream, const struct rf_norm_args *args)
 cudaError_t rf_launch_channel_norm(cudaStream_t stream, void *y, int y_type, const void *x, int x_type,
                                    const float *gamma, int act, int64_t rows, int64_t c);
 
+/* ---- norm_stream.cu: the same for the shapes of large tensors, where rf_*_can_stream() ---- */
+bool rf_norm_can_stream(const struct rf_norm_args *args);
+cudaError_t rf_launch_norm_stream(cudaStream_t stream, const struct rf_norm_args *args);
+bool rf_channel_norm_can_stream(const void *y, int y_type, const void *x, int x_type, const float *gamma, int act,
+                                int64_t c);
+cudaError_t rf_launch_channel_norm_stream(cudaStream_t stream, void *y, const void *x, const float *gamma, int act,
+                                          int64_t rows, int64_t c); /* bf16 */
+
 /* ---- linear_plain.cu: every type, size and alignment; slow but for few rows ---- */
 struct rf_epilogue {
     void *y; /* [rows, out] */

@@ -136,6 +136,8 @@ extern "C" cudaError_t rf_launch_norm(cudaStream_t stream, const struct rf_norm_
     const rf_norm_args a = *args;
     if (a.rows == 0 || a.dim == 0)
         return cudaSuccess;
+    if (rf_norm_can_stream(args))
+        return rf_launch_norm_stream(stream, args);
     bool fits = a.dim % 8 == 0 && a.dim <= THREADS * 8 * CHUNKS && aligned16(a.x) && aligned16(a.y) &&
                 aligned16(a.scale) && aligned16(a.shift) && aligned16(a.freqs) &&
                 (a.freqs == NULL || a.head_dim % 8 == 0);
@@ -283,6 +285,8 @@ extern "C" cudaError_t rf_launch_channel_norm(cudaStream_t stream, void *y, int 
 {
     if (rows == 0 || c == 0)
         return cudaSuccess;
+    if (rf_channel_norm_can_stream(y, y_type, x, x_type, gamma, act, c))
+        return rf_launch_channel_norm_stream(stream, y, x, gamma, act, rows, c);
     float root = sqrtf((float)c);
     bool vector = c % 8 == 0 && c <= 32 * 8 * CHANNEL_CHUNKS && aligned16(x) && aligned16(y) && aligned16(gamma);
     unsigned wide = (unsigned)ceil_div(rows, THREADS / 32), narrow = (unsigned)ceil_div(rows, THREADS / 16);
