@@ -17,8 +17,9 @@
 #define HISTORY 2 /* input frames that a convolution over three frames remembers */
 #define MAX_STATES (2 * RF_VAE_MAX_LAYERS)
 
-/* A and B, ONE_A and ONE_B are the pairs that layers read and write in turn; a slot's partner is slot ^ 1. */
-enum slot { SLOT_A, SLOT_B, SLOT_ONE_A, SLOT_ONE_B, SLOT_INPUT, SLOT_COUNT };
+/* A and B, ONE_A and ONE_B are the pairs that layers read and write in turn; a slot's partner is slot ^ 1. SLICED: what
+ * came of the frames that took the sliced layers one by one. */
+enum slot { SLOT_A, SLOT_B, SLOT_ONE_A, SLOT_ONE_B, SLOT_INPUT, SLOT_SLICED, SLOT_COUNT };
 
 #define MAX_SPARES 8 /* sizes of frame */
 
@@ -32,12 +33,14 @@ struct rf_vae_stream {
     struct rf_engine *engine;
     const struct rf_vae_network *net;
     bool is_encoder, planning, started; /* started: the first frame has passed */
+    bool slicing;                       /* a single frame is on its way through the sliced layers */
     enum rf_dtype act;
     struct rf_arena *arena;
     int64_t slot_bytes[SLOT_COUNT];
     void *slot_data[SLOT_COUNT];
     enum slot current;                  /* of a pair: where the stream's frames are */
     int slice_first, slice_end;         /* layers that take one frame at a time; none when equal */
+    enum slot idle;                     /* of A and B: the one in which nothing lies while slices run */
     struct history state[MAX_STATES];
     int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
     struct rf_tensor spare[MAX_SPARES]; /* one frame of each size that comes singly */
@@ -57,6 +60,7 @@ static struct rf_tensor in_slot(struct rf_vae_stream *s, enum slot slot, enum rf
     if (s->planning && bytes > s->slot_bytes[slot])
         s->slot_bytes[slot] = bytes;
     RF_ASSERT(bytes <= s->slot_bytes[slot]);
+    RF_ASSERT(!s->slicing || slot == SLOT_ONE_A || slot == SLOT_ONE_B);
     return t;
 }
 
@@ -160,7 +164,7 @@ static struct rf_tensor prepare(struct rf_vae_stream *s, const struct rf_tensor 
 {
     if (!gamma->data && x->dtype == s->act)
         return *x;
-    const struct rf_tensor *spare = gamma->data && x->shape[0] == 1 ? find_spare(s, x) : NULL;
+    const struct rf_tensor *spare = x->shape[0] == 1 ? find_spare(s, x) : NULL;
     const int64_t *n = x->shape;
     struct rf_tensor in = spare ? *spare : in_slot(s, SLOT_INPUT, s->act, n[0], n[1], n[2], n[3]);
     if (gamma->data)
@@ -428,16 +432,20 @@ static struct rf_tensor run_slices(struct rf_vae_stream *s, struct rf_tensor x)
     int64_t n = x.shape[0];
     enum slot before = s->current;
     struct rf_tensor whole = {0};
+    RF_ASSERT(s->planning || s->idle == (before ^ 1));
+    s->idle = before ^ 1;
     for (int64_t f = 0; f < (s->planning ? 1 : n); f++) {
         struct rf_tensor y = frames_of(&x, f, 1);
         s->current = SLOT_ONE_B;
+        s->slicing = true;
         for (int i = s->slice_first; i < s->slice_end; i++)
             y = run_layer(s, i, y);
-        whole = in_slot(s, before ^ 1, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
+        s->slicing = false;
+        whole = in_slot(s, SLOT_SLICED, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
         struct rf_tensor to = frames_of(&whole, f, 1);
         copy(s, &to, &y);
     }
-    s->current = before ^ 1;
+    s->current = before;
     return whole;
 }
 
@@ -459,6 +467,23 @@ static struct rf_tensor run(struct rf_vae_stream *s, struct rf_tensor x, int64_t
     }
     s->started = true;
     return x;
+}
+
+/* In whose room a slot lies. What is in use only between slices shares the room of what is in use only in them. */
+static enum slot room_of(const struct rf_vae_stream *s, enum slot slot)
+{
+    if (s->slice_first == s->slice_end)
+        return slot;
+    return slot == SLOT_INPUT ? SLOT_ONE_A : slot == s->idle ? SLOT_ONE_B : slot;
+}
+
+static void share_rooms(struct rf_vae_stream *s)
+{
+    for (int i = 0; i < SLOT_COUNT; i++) {
+        enum slot room = room_of(s, i);
+        if (room != (enum slot)i && s->slot_bytes[room] < s->slot_bytes[i])
+            s->slot_bytes[room] = s->slot_bytes[i];
+    }
 }
 
 static int64_t frame_cost(const struct rf_tensor *frame)
@@ -485,9 +510,11 @@ static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int 
     run(s, x, 0);
     s->planning = s->started = false;
 
+    share_rooms(s);
     int64_t bytes = 0;
     for (int i = 0; i < SLOT_COUNT; i++)
-        bytes += rf_arena_cost(RF_U8, 1, &s->slot_bytes[i]);
+        if (room_of(s, i) == (enum slot)i)
+            bytes += rf_arena_cost(RF_U8, 1, &s->slot_bytes[i]);
     for (int i = 0; i < s->n_states; i++)
         bytes += s->state[i].n * frame_cost(&s->state[i].frame[0]);
     for (int i = 0; i < s->n_spares; i++)
@@ -525,7 +552,10 @@ static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t h
     if (rc != RF_OK)
         return rf_wrap(err, rc, "VAE %s", is_encoder ? "encoder" : "decoder");
     for (int i = 0; i < SLOT_COUNT; i++)
-        s->slot_data[i] = rf_arena_tensor(s->arena, RF_U8, 1, &s->slot_bytes[i]).data;
+        if (room_of(s, i) == (enum slot)i)
+            s->slot_data[i] = rf_arena_tensor(s->arena, RF_U8, 1, &s->slot_bytes[i]).data;
+    for (int i = 0; i < SLOT_COUNT; i++)
+        s->slot_data[i] = s->slot_data[room_of(s, i)];
     for (int i = 0; i < s->n_states; i++)
         for (int f = 0; f < s->state[i].n; f++) {
             place(s, &s->state[i].frame[f]);

@@ -10,7 +10,7 @@
 
 #define RF_CUDA_STAGES 4                          /* pinned pieces that an upload fills in turn */
 #define RF_CUDA_STAGE_BYTES ((size_t)8 << 20)
-#define RF_CUDA_WORKSPACE_BYTES ((size_t)64 << 20) /* the library's own; Hopper wants 32 MiB, split-K takes more */
+#define RF_CUDA_WORKSPACE_BYTES ((size_t)32 << 20) /* the library's own, as much as its makers advise for Hopper */
 #define RF_CUDA_ALGOS 128
 
 /* Which paths may be taken. FRAMEFARM_CUDA holds words that change the default, for tests and comparisons:
