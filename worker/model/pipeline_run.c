@@ -369,13 +369,11 @@ static enum rf_code sample(struct run *r)
 
 /* ---- decoding ---- */
 
-static enum rf_code deliver(struct run *r, const struct rf_tensor *frames, float shift[3], int *n_done)
+/* The n frames in r->host. */
+static enum rf_code deliver(struct run *r, int n, float shift[3], int *n_done)
 {
-    enum rf_code rc = rf_download(r->e, frames, r->host, r->err);
-    if (rc != RF_OK)
-        return rc;
+    enum rf_code rc = RF_OK;
     int64_t pixels = (int64_t)r->p->width * r->p->height;
-    int n = (int)frames->shape[0];
     if (*n_done == 0 && r->p->start_image && r->p->match_start_colour)
         rf_colour_measure(r->host, r->p->start_image, pixels, shift);
     rf_colour_to_bytes(r->rgb, r->host, n * pixels, shift);
@@ -398,10 +396,16 @@ static enum rf_code decode(struct run *r)
     rf_to_channels_last(r->e, &r->z, &r->x, rf_vae_latent_deviation, rf_vae_latent_mean);
     float shift[3] = {0, 0, 0};
     int n_done = 0;
-    for (int64_t t = 0; t < r->t && rc == RF_OK; t++) {
-        struct rf_tensor latent = rf_tensor_slice(&r->z, t, 1);
-        struct rf_tensor frames = rf_vae_decoder_push(decoder, &latent);
-        rc = deliver(r, &frames, shift, &n_done);
+    struct rf_tensor latent = rf_tensor_slice(&r->z, 0, 1), frames = rf_vae_decoder_push(decoder, &latent);
+    for (int64_t t = 1; t <= r->t && rc == RF_OK; t++) {
+        int n = (int)frames.shape[0];
+        rc = rf_download(r->e, &frames, r->host, r->err);
+        if (rc == RF_OK && t < r->t) { /* a device decodes these while the host deals with those before them */
+            latent = rf_tensor_slice(&r->z, t, 1);
+            frames = rf_vae_decoder_push(decoder, &latent);
+        }
+        if (rc == RF_OK)
+            rc = deliver(r, n, shift, &n_done);
     }
     for (int c = 0; c < 3; c++)
         r->m->info.colour_shift[c] = shift[c] * 127.5f;
