@@ -31,12 +31,9 @@ enum rf_code rf_cuda_attention8(void *self, const struct rf_tensor *o, const str
     struct rf_attention8_args a = {
         .o = o->data, .q = q->data, .k = k->data, .v = v->data, .n_q = rf_tensor_elements(q) / width,
         .n_keys = opts->n_valid_keys ? opts->n_valid_keys : n_k, .all_heads = opts->n_heads, .scale = opts->scale,
-        .variant = c->paths.attention8,
     };
     a.q_rows = (a.n_q + TILE - 1) / TILE * TILE;
     a.n_tiles = (a.n_keys + TILE - 1) / TILE;
-    if (a.variant >= 11 && a.variant <= 14) /* takes them in pairs */
-        a.n_tiles += a.n_tiles % 2;
     bool types = o->dtype == RF_BF16 && q->dtype == RF_BF16 && k->dtype == RF_BF16 && v->dtype == RF_BF16;
     bool aligned = rf_cuda_aligned(a.o) && rf_cuda_aligned(a.q) && rf_cuda_aligned(a.k) && rf_cuda_aligned(a.v);
     if (c->paths.plain || !types || !aligned)

@@ -28,14 +28,14 @@ template <int STAGES> struct barriers {
 
 /* By one thread; the block synchronises after it. */
 template <int STAGES>
-static __device__ __forceinline__ void init_barriers(barriers<STAGES> &b, int computing_warps = N_COMPUTING_WARPS)
+static __device__ __forceinline__ void init_barriers(barriers<STAGES> &b)
 {
     barrier_init(shared_address(&b.full_q), 1);
     for (int i = 0; i < STAGES; i++) {
         barrier_init(shared_address(&b.full_k[i]), 1);
         barrier_init(shared_address(&b.full_v[i]), 1);
-        barrier_init(shared_address(&b.empty_k[i]), computing_warps);
-        barrier_init(shared_address(&b.empty_v[i]), computing_warps);
+        barrier_init(shared_address(&b.empty_k[i]), N_COMPUTING_WARPS);
+        barrier_init(shared_address(&b.empty_v[i]), N_COMPUTING_WARPS);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); /* for the copy engine's eyes */
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

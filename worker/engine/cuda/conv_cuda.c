@@ -50,7 +50,7 @@ static enum rf_code run_hopper(struct rf_cuda *c, const struct rf_conv_args *arg
         a.w = w;
     }
     if (status == cudaSuccess)
-        status = rf_launch_conv_hopper(c->stream, &a, c->paths.conv);
+        status = rf_launch_conv_hopper(c->stream, &a);
     if (status == cudaErrorInvalidValue || status == cudaErrorNotSupported) {
         cudaGetLastError();
         return RF_ERR_NOT_FOUND;

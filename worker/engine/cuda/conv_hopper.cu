@@ -24,21 +24,21 @@
 #define GROUP 128 /* threads of a warpgroup */
 #define THREADS (3 * GROUP)
 #define SHARED_LIMIT (226 << 10)
+#define COLUMNS 16 /* of pixels, of a tile */
+#define BLOCK_ROWS (64 / COLUMNS)
+#define CHUNK 32 /* steps of 64, with half the stages, were a quarter slower */
 /* 128 * (24 + 2 * 240) = 64,512 of 65,536 */
 #define COPIER_REGISTERS 24
 #define COMPUTER_REGISTERS 240
 
-/* ACROSS: taps across that share a box, 1 or 3. With 3 a tile is 64 pixels wide, so that the 64 pixels of a product lie
- * in one row and a tap across is a step of one pixel; in a narrow tile they are in four rows, 16 to each. */
-template <int N, int TAPS, int ACROSS, int CHUNK> struct shape {
-    static constexpr int COLUMNS = ACROSS == 3 ? 64 : 16;
+/* N outputs of a tile, TAPS down that share a box. The 64 pixels of a product lie in four rows, 16 to each. */
+template <int N, int TAPS> struct shape {
     static constexpr int ROWS = (N == 192 ? 256 : 512) / COLUMNS;
     static constexpr int BLOCKS = ROWS * COLUMNS / 2 / 64; /* of 64 pixels, per warpgroup */
-    static constexpr int BLOCK_ROWS = 64 / COLUMNS;
-    static constexpr int BOX_ROWS = ROWS + TAPS - 1, BOX_COLUMNS = COLUMNS + ACROSS - 1;
-    static constexpr int PIXEL = CHUNK * 2, PITCH = BOX_COLUMNS * PIXEL; /* bytes of a pixel, of a row of pixels */
+    static constexpr int BOX_ROWS = ROWS + TAPS - 1;
+    static constexpr int PIXEL = CHUNK * 2, PITCH = COLUMNS * PIXEL; /* bytes of a pixel, of a row of pixels */
     static constexpr int X_BYTES = BOX_ROWS * PITCH, W_BYTES = N * PIXEL, W_AT = (X_BYTES + 1023) / 1024 * 1024;
-    static constexpr int COPIED = X_BYTES + TAPS * ACROSS * W_BYTES, STAGE_BYTES = W_AT + TAPS * ACROSS * W_BYTES;
+    static constexpr int COPIED = X_BYTES + TAPS * W_BYTES, STAGE_BYTES = W_AT + TAPS * W_BYTES;
     static constexpr int STAGES = SHARED_LIMIT / STAGE_BYTES < 8 ? SHARED_LIMIT / STAGE_BYTES : 8;
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + 1024; /* tiles start at multiples of 1024 */
     static_assert(STAGES >= 2 && W_BYTES % 1024 == 0, "stages keep the swizzle's alignment");
@@ -53,7 +53,6 @@ struct job {
     int h, w, h_out, w_out, c_out, frames;
     int tiles_x, tiles_y, tiles_n, phases, n_tiles; /* phases: 4 when upsampling, else 1 */
     int kt, kw, c_in, pad, n_before;
-    int lead; /* stages that the first warpgroup runs ahead of the second, so that they do not store at the same time */
 };
 
 struct maps {
@@ -98,31 +97,29 @@ template <int STAGES> static __device__ __forceinline__ void advance(ring &r)
 }
 
 /* The copier's single thread. */
-template <int N, int TAPS, int ACROSS, int CHUNK>
+template <int N, int TAPS>
 static __device__ __forceinline__ void copy_all(const maps &m, const job &j, barriers &b, uint32_t tiles)
 {
-    typedef shape<N, TAPS, ACROSS, CHUNK> S;
+    typedef shape<N, TAPS> S;
     ring r = {0, 1}; /* on a new barrier parity 1 has passed: all buffers are empty */
     for (int index = blockIdx.x; index < j.n_tiles; index += gridDim.x) {
         const tile t = tile_at(j, index);
-        const int left = t.x * S::COLUMNS - j.pad + t.phase % 2, top = t.y * S::ROWS - j.pad + t.phase / 2;
+        const int left = t.x * COLUMNS - j.pad + t.phase % 2, top = t.y * S::ROWS - j.pad + t.phase / 2;
         const int outputs = (t.phase * j.tiles_n + t.n) * (N / 32);
         for (int kt = 0; kt < j.kt; kt++) {
             const int frame = t.frame + kt - j.n_before;
             const CUtensorMap *x = frame >= 0 ? &m.x : frame == -1 ? &m.before[1] : &m.before[0];
             for (int c = 0; c < j.c_in; c += CHUNK)
 #pragma unroll 1 /* the copier has few registers */
-                for (int kx = 0; kx < j.kw; kx += ACROSS) {
+                for (int kx = 0; kx < j.kw; kx++) {
                     const uint32_t to = tiles + r.stage * S::STAGE_BYTES, full = shared_address(&b.full[r.stage]);
                     barrier_wait(shared_address(&b.empty[r.stage]), r.parity);
                     barrier_expect(full, S::COPIED);
                     copy_box(to, x, c, left + kx, top, frame < 0 ? 0 : frame, full);
 #pragma unroll 1
-                    for (int tap = 0; tap < TAPS * ACROSS; tap++) {
-                        const int ky = tap / ACROSS, x_tap = kx + tap % ACROSS;
-                        copy_box(to + S::W_AT + tap * S::W_BYTES, &m.w,
-                                 ((kt * TAPS + ky) * j.kw + x_tap) * j.c_in + c, 0, 0, 0, outputs, full);
-                    }
+                    for (int ky = 0; ky < TAPS; ky++)
+                        copy_box(to + S::W_AT + ky * S::W_BYTES, &m.w, ((kt * TAPS + ky) * j.kw + kx) * j.c_in + c, 0, 0,
+                                 0, outputs, full);
                     advance<S::STAGES>(r);
                 }
         }
@@ -130,33 +127,26 @@ static __device__ __forceinline__ void copy_all(const maps &m, const job &j, bar
 }
 
 /* The products of one stage, left under way. `rows`: this warpgroup's first row of the box. */
-template <int N, int TAPS, int ACROSS, int CHUNK, int BLOCKS>
+template <int N, int TAPS, int BLOCKS>
 static __device__ __forceinline__ void issue_stage(float (&d)[BLOCKS][N / 2], uint32_t rows, uint32_t weights,
                                                    bool accumulate)
 {
-    typedef shape<N, TAPS, ACROSS, CHUNK> S;
-    constexpr int TOGETHER = ACROSS == 3 ? 3 : TAPS; /* nine unrolled taps would spill */
-#pragma unroll 1
-    for (int first = 0; first < TAPS * ACROSS; first += TOGETHER) {
-        wgmma_fence();
+    typedef shape<N, TAPS> S;
+    wgmma_fence();
 #pragma unroll
-        for (int t = 0; t < TOGETHER; t++)
+    for (int tap = 0; tap < TAPS; tap++)
 #pragma unroll
-            for (int k = 0; k < CHUNK / 16; k++)
+        for (int k = 0; k < CHUNK / 16; k++)
 #pragma unroll
-                for (int i = 0; i < BLOCKS; i++) {
-                    const int tap = first + t;
-                    const uint32_t pixel = (S::BLOCK_ROWS * i + tap / ACROSS) * S::PITCH + tap % ACROSS * S::PIXEL;
-                    wgmma_shared(d[i], row_descriptor<S::PIXEL>(rows + pixel + k * 32),
-                                 row_descriptor<S::PIXEL>(weights + tap * S::W_BYTES + k * 32),
-                                 accumulate || tap > 0 || k > 0);
-                }
-    }
+            for (int i = 0; i < BLOCKS; i++)
+                wgmma_shared(d[i], row_descriptor<S::PIXEL>(rows + (BLOCK_ROWS * i + tap) * S::PITCH + k * 32),
+                             row_descriptor<S::PIXEL>(weights + tap * S::W_BYTES + k * 32),
+                             accumulate || tap > 0 || k > 0);
     wgmma_commit();
 }
 
-/* Where a thread's part of a tile lies: pixel (i, r) is row 4 i + warp of the group's, column lane / 4 + 8 r (in a wide
- * tile row i, column 16 warp + lane / 4 + 8 r); of each 32 outputs it has eight, from `at` on. */
+/* Where a thread's part of a tile lies: pixel (i, r) is row 4 i + warp of the group's, column lane / 4 + 8 r; of
+ * each 32 outputs it has eight, from `at` on. */
 struct place {
     int64_t at;                /* element of y for pixel (0, 0) */
     int row_step, column_step; /* from pixel (i, r) to (i + 1, r) and (i, r + 1) */
@@ -166,14 +156,13 @@ struct place {
 template <typename S> static __device__ __forceinline__ place place_of(const job &j, const tile &t, int group, int n)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, scale = j.phases == 4 ? 2 : 1;
-    const int across = warp * 16 % S::COLUMNS, down = warp * 16 / S::COLUMNS;
-    const int x = t.x * S::COLUMNS + across + lane / 4, y = t.y * S::ROWS + group * (S::ROWS / 2) + down;
+    const int x = t.x * COLUMNS + lane / 4, y = t.y * S::ROWS + group * (S::ROWS / 2) + warp;
     place p;
     p.at = (((int64_t)t.frame * j.h_out + y * scale + t.phase / 2) * j.w_out + x * scale + t.phase % 2) * j.c_out +
            t.n * n + 8 * (lane % 4);
-    p.row_step = S::BLOCK_ROWS * scale * j.w_out * j.c_out;
+    p.row_step = BLOCK_ROWS * scale * j.w_out * j.c_out;
     p.column_step = 8 * scale * j.c_out;
-    p.rows = (j.h - y + S::BLOCK_ROWS - 1) / S::BLOCK_ROWS;
+    p.rows = (j.h - y + BLOCK_ROWS - 1) / BLOCK_ROWS;
     p.columns = (j.w - x + 7) / 8;
     return p;
 }
@@ -272,16 +261,13 @@ static __device__ __forceinline__ void store_few(const job &j, const float (&d)[
 }
 
 /* One computing warpgroup, 0 or 1. Products of two stages are under way at a time. */
-template <int N, int TAPS, int ACROSS, int CHUNK>
+template <int N, int TAPS>
 static __device__ __forceinline__ void compute(const job &j, barriers &b, uint32_t tiles, int group)
 {
-    typedef shape<N, TAPS, ACROSS, CHUNK> S;
-    const int lane = threadIdx.x % 32, n_steps = j.kt * (j.kw / ACROSS) * (j.c_in / CHUNK);
+    typedef shape<N, TAPS> S;
+    const int lane = threadIdx.x % 32, n_steps = j.kt * j.kw * (j.c_in / CHUNK);
     float d[S::BLOCKS][N / 2];
     ring r = {0, 0};
-    int lead = j.lead;
-    if (lead > 0 && group == 1)
-        named_sync(1, 2 * GROUP);
     for (int index = blockIdx.x; index < j.n_tiles; index += gridDim.x) {
         const tile t = tile_at(j, index);
         const place p = place_of<S>(j, t, group, N);
@@ -297,15 +283,10 @@ static __device__ __forceinline__ void compute(const job &j, barriers &b, uint32
 #pragma unroll
             for (int i = 0; i < S::BLOCKS; i++)
                 pin(d[i]);
-            issue_stage<N, TAPS, ACROSS, CHUNK>(d, stage + group * (S::ROWS / 2) * S::PITCH, stage + S::W_AT,
-                                                N > 32 || step > 0);
+            issue_stage<N, TAPS>(d, stage + group * (S::ROWS / 2) * S::PITCH, stage + S::W_AT, N > 32 || step > 0);
             wgmma_wait<1>(); /* those of the stage before */
             if (step > 0 && lane == 0)
                 barrier_arrive(shared_address(&b.empty[last]));
-            if (lead > 0 && group == 0 && step == lead) {
-                named_arrive(1, 2 * GROUP); /* once: whoever is ahead stays so */
-                lead = 0;
-            }
             last = r.stage;
             advance<S::STAGES>(r);
         }
@@ -325,14 +306,14 @@ static __device__ __forceinline__ void compute(const job &j, barriers &b, uint32
     }
 }
 
-template <int N, int TAPS, int ACROSS, int CHUNK>
+template <int N, int TAPS>
 static __global__ void __launch_bounds__(THREADS, 1) conv_hopper_kernel(const __grid_constant__ maps m, const job j)
 {
     extern __shared__ char shared[];
     __shared__ barriers b;
     const uint32_t tiles = (shared_address(shared) + 1023) / 1024 * 1024;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < shape<N, TAPS, ACROSS, CHUNK>::STAGES; i++) {
+        for (int i = 0; i < shape<N, TAPS>::STAGES; i++) {
             barrier_init(shared_address(&b.full[i]), 1);
             barrier_init(shared_address(&b.empty[i]), 2 * GROUP / 32);
         }
@@ -344,10 +325,10 @@ static __global__ void __launch_bounds__(THREADS, 1) conv_hopper_kernel(const __
     if (role == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COPIER_REGISTERS));
         if (threadIdx.x == 0)
-            copy_all<N, TAPS, ACROSS, CHUNK>(m, j, b, tiles);
+            copy_all<N, TAPS>(m, j, b, tiles);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COMPUTER_REGISTERS));
-        compute<N, TAPS, ACROSS, CHUNK>(j, b, tiles, role - 1);
+        compute<N, TAPS>(j, b, tiles, role - 1);
     }
 }
 
@@ -355,42 +336,40 @@ static __global__ void __launch_bounds__(THREADS, 1) conv_hopper_kernel(const __
 
 /* Pictures [frames, h, w, c_in], in boxes of one frame. */
 static cudaError_t map_frames(CUtensorMap *map, const struct rf_conv_args *a, const void *x, int64_t frames, int rows,
-                              int columns, int chunk)
+                              int columns)
 {
     const cuuint64_t pixel = (cuuint64_t)a->c_in * 2, row = pixel * (cuuint64_t)a->w_in;
     const cuuint64_t sizes[] = {(cuuint64_t)a->c_in, (cuuint64_t)a->w_in, (cuuint64_t)a->h_in, (cuuint64_t)frames};
     const cuuint64_t strides[] = {pixel, row, row * (cuuint64_t)a->h_in};
-    const cuuint32_t box[] = {(cuuint32_t)chunk, (cuuint32_t)columns, (cuuint32_t)rows, 1};
+    const cuuint32_t box[] = {CHUNK, (cuuint32_t)columns, (cuuint32_t)rows, 1};
     return make_bf16_map(map, 4, x, sizes, strides, box);
 }
 
 /* Weights [outputs, k], in boxes of n outputs in the order that the file's head tells. */
-static cudaError_t map_weights(CUtensorMap *map, const void *w, int64_t outputs, int64_t k, int n, int chunk)
+static cudaError_t map_weights(CUtensorMap *map, const void *w, int64_t outputs, int64_t k, int n)
 {
     const cuuint64_t row = (cuuint64_t)k * 2;
     const cuuint64_t sizes[] = {(cuuint64_t)k, 2, 4, 4, (cuuint64_t)outputs / 32};
     const cuuint64_t strides[] = {row, 8 * row, 2 * row, 32 * row};
-    const cuuint32_t box[] = {(cuuint32_t)chunk, 2, 4, 4, (cuuint32_t)n / 32};
+    const cuuint32_t box[] = {CHUNK, 2, 4, 4, (cuuint32_t)n / 32};
     return make_bf16_map(map, 5, w, sizes, strides, box);
 }
 
-template <int N, int TAPS, int ACROSS, int CHUNK>
-static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a, int lead)
+template <int N, int TAPS>
+static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a)
 {
-    typedef shape<N, TAPS, ACROSS, CHUNK> S;
+    typedef shape<N, TAPS> S;
     const int phases = a->upsample ? 4 : 1, kw = a->upsample ? 2 : a->kw;
     job j = {};
     j.y = a->y, j.add = (const bf16 *)a->add, j.bias = a->bias, j.y_wide = a->y_type == RF_KT_F32;
     j.add_wide = a->add_type == RF_KT_F32;
     j.h = (int)(a->upsample ? a->h_in : a->h_out), j.w = (int)(a->upsample ? a->w_in : a->w_out);
     j.h_out = (int)a->h_out, j.w_out = (int)a->w_out, j.c_out = (int)a->c_out, j.frames = (int)a->t_out;
-    j.tiles_x = (int)ceil_div(j.w, S::COLUMNS), j.tiles_y = (int)ceil_div(j.h, S::ROWS);
+    j.tiles_x = (int)ceil_div(j.w, COLUMNS), j.tiles_y = (int)ceil_div(j.h, S::ROWS);
     j.tiles_n = (int)ceil_div(a->c_out, N), j.phases = phases;
     const int64_t n_tiles = (int64_t)j.tiles_x * j.tiles_y * j.tiles_n * phases * a->t_out;
     j.n_tiles = (int)n_tiles;
     j.kt = a->kt, j.kw = kw, j.c_in = (int)a->c_in, j.pad = a->kw / 2, j.n_before = a->n_before;
-
-    j.lead = lead < j.kt * (j.kw / ACROSS) * (j.c_in / CHUNK) ? lead : 0; /* the first tile gives the word */
 
     maps m = {};
     int device, n_multiprocessors;
@@ -398,39 +377,33 @@ static cudaError_t launch(cudaStream_t stream, const struct rf_conv_args *a, int
     if (status == cudaSuccess)
         status = cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device);
     if (status == cudaSuccess && a->t_in > 0)
-        status = map_frames(&m.x, a, a->x, a->t_in, S::BOX_ROWS, S::BOX_COLUMNS, CHUNK);
+        status = map_frames(&m.x, a, a->x, a->t_in, S::BOX_ROWS, COLUMNS);
     for (int i = 0; i < a->n_before && status == cudaSuccess; i++)
-        status = map_frames(&m.before[i], a, a->before[i], 1, S::BOX_ROWS, S::BOX_COLUMNS, CHUNK);
+        status = map_frames(&m.before[i], a, a->before[i], 1, S::BOX_ROWS, COLUMNS);
     if (status == cudaSuccess)
-        status = map_weights(&m.w, a->w, (int64_t)phases * j.tiles_n * N, (int64_t)a->kt * TAPS * kw * a->c_in, N,
-                             CHUNK);
+        status = map_weights(&m.w, a->w, (int64_t)phases * j.tiles_n * N, (int64_t)a->kt * TAPS * kw * a->c_in, N);
     if (status == cudaSuccess)
-        status = cudaFuncSetAttribute(conv_hopper_kernel<N, TAPS, ACROSS, CHUNK>,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED_BYTES);
+        status = cudaFuncSetAttribute(conv_hopper_kernel<N, TAPS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      S::SHARED_BYTES);
     if (status != cudaSuccess)
         return status;
     const unsigned grid = (unsigned)(n_tiles < n_multiprocessors ? n_tiles : n_multiprocessors);
-    conv_hopper_kernel<N, TAPS, ACROSS, CHUNK><<<grid, THREADS, S::SHARED_BYTES, stream>>>(m, j);
+    conv_hopper_kernel<N, TAPS><<<grid, THREADS, S::SHARED_BYTES, stream>>>(m, j);
     return cudaGetLastError();
 }
 
-/* Arrangement 1: steps of 64 channels where a tile has 192 outputs; 2 and 3: a lead of one and two stages;
- * 4: wide tiles for 96 outputs. */
-extern "C" cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a, int arrangement)
+extern "C" cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a)
 {
     if (a->t_out * a->h_out * a->w_out * a->c_out == 0)
         return cudaSuccess;
-    const int taps = a->upsample ? 2 : a->kh, lead = arrangement == 2 ? 1 : arrangement == 3 ? 2 : 0;
+    const int taps = a->upsample ? 2 : a->kh;
     if (a->c_out <= 32)
-        return taps == 3 ? launch<32, 3, 1, 32>(stream, a, lead) : cudaErrorInvalidValue;
+        return taps == 3 ? launch<32, 3>(stream, a) : cudaErrorInvalidValue;
     if (a->c_out % 192 == 0)
-        return taps == 3   ? arrangement == 1 && a->c_in % 64 == 0 ? launch<192, 3, 1, 64>(stream, a, lead)
-                                                                   : launch<192, 3, 1, 32>(stream, a, lead)
-               : taps == 2 ? launch<192, 2, 1, 32>(stream, a, lead)
-                           : launch<192, 1, 1, 32>(stream, a, lead);
-    if (arrangement == 4 && taps == 3)
-        return launch<96, 3, 3, 32>(stream, a, lead);
-    return taps == 3   ? launch<96, 3, 1, 32>(stream, a, lead)
-           : taps == 2 ? launch<96, 2, 1, 32>(stream, a, lead)
-                       : launch<96, 1, 1, 32>(stream, a, lead);
+        return taps == 3   ? launch<192, 3>(stream, a)
+               : taps == 2 ? launch<192, 2>(stream, a)
+                           : launch<192, 1>(stream, a);
+    return taps == 3   ? launch<96, 3>(stream, a)
+           : taps == 2 ? launch<96, 2>(stream, a)
+                       : launch<96, 1>(stream, a);
 }

@@ -18,11 +18,8 @@
  *   no-hopper   the generic tensor-core attention and convolution on Hopper too
  *   no-flash    attention through two library products and a softmax
  *   no-fused    bias and activation in a kernel of their own, not in the library's epilogue
- *   full-accum  fp8 products accumulate in F32, 6 % slower; else in the 14 bits of Hopper's tensor cores
- *   a8-N        the N-th arrangement of 8-bit attention on Hopper, while they are being compared
- *   conv-N      the N-th arrangement of Hopper's convolution, likewise */
+ *   full-accum  fp8 products accumulate in F32, 6 % slower; else in the 14 bits of Hopper's tensor cores */
 struct rf_cuda_paths {
-    int attention8, conv;
     bool plain, no_hopper, no_flash, no_fused, full_accum;
 };
 

@@ -45,19 +45,10 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* The number after the word's first letters; 0 when there is none. */
-static int number_after(const char *list, const char *start)
-{
-    const char *at = list != NULL ? strstr(list, start) : NULL;
-    return at != NULL ? atoi(at + strlen(start)) : 0;
-}
-
 static struct rf_cuda_paths read_paths(void)
 {
     const char *words = getenv("FRAMEFARM_CUDA");
-    return (struct rf_cuda_paths){.attention8 = number_after(words, "a8-"),
-                                  .conv = number_after(words, "conv-"), .plain = has_word(words, "plain"),
-                                  .no_hopper = has_word(words, "no-hopper"),
+    return (struct rf_cuda_paths){.plain = has_word(words, "plain"), .no_hopper = has_word(words, "no-hopper"),
                                   .no_flash = has_word(words, "no-flash"), .no_fused = has_word(words, "no-fused"),
                                   .full_accum = has_word(words, "full-accum")};
 }

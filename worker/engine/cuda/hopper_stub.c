@@ -14,8 +14,8 @@ cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const struct rf_att
     return cudaErrorNotSupported;
 }
 
-cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a, int arrangement)
+cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a)
 {
-    (void)stream, (void)a, (void)arrangement;
+    (void)stream, (void)a;
     return cudaErrorNotSupported;
 }

@@ -136,7 +136,6 @@ struct rf_attention8_args {
     float *kv_scale;           /* [heads, n_tiles, groups, 2]: of k, and the logarithm of v's */
     float *k_mean, *v_mean, *v_deviation; /* [heads, 128] */
     float *partial;            /* rf_attention8_partials() */
-    int variant; /* of the Hopper kernel, while they are being compared */
 };
 static inline int64_t rf_attention8_partials(int64_t heads, int64_t n_tiles)
 {
@@ -166,7 +165,7 @@ cudaError_t rf_launch_conv_mma(cudaStream_t stream, const struct rf_conv_args *a
  * 1x1 in space; c_out a multiple of 96, or 32 and less with w [32, …] of a 3x3 kernel (add may be F32 then). upsample:
  * one frame in time, and w from rf_launch_conv_fold(). arrangement: 0, or which other to try.
  * cudaErrorInvalidValue: the tensor map could not be made. */
-cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a, int arrangement);
+cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a);
 /* conv_weights.cu, bf16. Fold: y [4, out, 2, 2, in] from w [out, 3, 3, in], the four convolutions that upsampling
  * needs. Widen: y [rows, c_wide] from x [rows, c], zeros behind. */
 cudaError_t rf_launch_conv_fold(cudaStream_t stream, void *y, const void *w, int64_t n_out, int64_t n_in);
