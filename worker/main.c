@@ -13,8 +13,6 @@
 #include "worker/log.h"
 #include "worker/worker.h"
 
-#define MAX_CUDA_DEVICES 64
-
 static int signal_pipe[2] = {-1, -1};
 static volatile sig_atomic_t n_signals;
 
@@ -105,7 +103,8 @@ static void print_gauges(const struct rf_engine *engine)
 
 static enum rf_exit list_devices(void)
 {
-    for (int i = -1; i < MAX_CUDA_DEVICES; i++) {
+    const int n_cuda = rf_engine_n_cuda();
+    for (int i = -1; i < n_cuda || i == 0; i++) { /* without any, the first tells why */
         char name[16] = "cpu";
         if (i >= 0)
             snprintf(name, sizeof name, "cuda:%d", i);
@@ -113,10 +112,7 @@ static enum rf_exit list_devices(void)
         struct rf_engine_config config = {.device = name};
         struct rf_err err;
         if (rf_engine_open(&config, &engine, &err) != RF_OK) {
-            if (i <= 0)
-                printf("%s\tnot usable: %s\n", name, err.msg);
-            if (i >= 0)
-                break;
+            printf("%s\tnot usable: %s\n", name, err.msg);
             continue;
         }
         printf("%s\t%s", name, rf_engine_device_name(engine));

@@ -17,6 +17,7 @@ struct rf_backend {
     enum rf_code (*open)(const struct rf_engine_config *config, int index, void **ret_self, const char **ret_name,
                          enum rf_dtype *ret_act_dtype, struct rf_err *err);
     void (*close)(void *self);
+    int (*count)(void); /* devices of this kind, sick ones too; NULL: not known */
 
     enum rf_code (*alloc)(void *self, size_t size_bytes, void **ret_data, struct rf_err *err);
     void (*release)(void *self, void *data);

@@ -122,6 +122,11 @@ enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_eng
     return rf_front_open(&rf_backend_cuda, index, config, ret_engine, err);
 }
 
+int rf_engine_n_cuda(void)
+{
+    return rf_backend_cuda.count != NULL ? rf_backend_cuda.count() : 0;
+}
+
 void rf_engine_close(struct rf_engine **engine)
 {
     struct rf_engine *e = *engine;

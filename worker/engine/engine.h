@@ -58,6 +58,9 @@ struct rf_engine_config {
 /*   RF_ERR_INVALID  a word in the configuration is unknown; the message lists the known ones
  *   RF_ERR_DEVICE   no such device here, or this build has no CUDA; the message says which */
 enum rf_code rf_engine_open(const struct rf_engine_config *config, struct rf_engine **ret_engine, struct rf_err *err);
+
+/* How many devices "cuda:N" there are, those that do not open included; 0 without CUDA or a driver. */
+int rf_engine_n_cuda(void);
 void rf_engine_close(struct rf_engine **engine);
 
 const char *rf_engine_device_name(const struct rf_engine *e);  /* "AMD EPYC, 2 threads", "NVIDIA H200" */

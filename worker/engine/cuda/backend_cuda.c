@@ -175,6 +175,7 @@ const struct rf_backend rf_backend_cuda = {
     .is_host = false,
     .open = rf_cuda_open,
     .close = rf_cuda_close,
+    .count = rf_cuda_count,
     .alloc = rf_cuda_alloc,
     .release = rf_cuda_release,
     .upload = rf_cuda_upload,

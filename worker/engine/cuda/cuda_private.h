@@ -101,6 +101,7 @@ enum rf_code rf_cuda_conv(void *self, const struct rf_tensor *y, const struct rf
                           const struct rf_conv_opts *opts, struct rf_err *err);
 
 /* device_cuda.c */
+int rf_cuda_count(void);
 enum rf_code rf_cuda_open(const struct rf_engine_config *config, int index, void **ret_self, const char **ret_name,
                           enum rf_dtype *ret_act_dtype, struct rf_err *err);
 void rf_cuda_close(void *self);

@@ -53,6 +53,12 @@ static struct rf_cuda_paths read_paths(void)
                                   .full_accum = has_word(words, "full-accum")};
 }
 
+int rf_cuda_count(void)
+{
+    int n = 0;
+    return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
+}
+
 static enum rf_code identify(struct rf_cuda *c, struct rf_err *err)
 {
     int n = 0;
