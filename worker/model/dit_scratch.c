@@ -135,18 +135,28 @@ int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64
     return rf_dit_scratch_bytes_for(&d->config, rf_engine_act_dtype(d->e), &layout, t, h, w);
 }
 
-/* (cos, sin) of position * 10000^(-2j/axis) for the 64 pairs of a head: 22 pairs turn with t, 21 with y, 21 with x. */
+/* (cos, sin) of position * 10000^(-2j/axis) for the 64 pairs of a head: 22 pairs turn with t, 21 with y, 21 with x. Each
+ * position of an axis is worked out once, for the first token that has it: a long clip has millions of pairs. */
 static void fill_freqs(float *freqs, int64_t t, int64_t hp, int64_t wp)
 {
     static const int n_pairs[3] = {22, 21, 21};
     for (int64_t n = 0; n < t * hp * wp; n++) {
-        int64_t position[3] = {n / (hp * wp), n / wp % hp, n % wp};
-        for (int axis = 0; axis < 3; axis++)
-            for (int j = 0; j < n_pairs[axis]; j++) {
+        const int64_t position[3] = {n / (hp * wp), n / wp % hp, n % wp};
+        const int64_t first[3] = {position[0] * hp * wp, position[1] * wp, position[2]};
+        float *pair = freqs + n * HEAD_DIM;
+        for (int axis = 0; axis < 3; axis++) {
+            const float *known = pair - (n - first[axis]) * HEAD_DIM;
+            for (int j = 0; j < n_pairs[axis]; j++, pair += 2, known += 2) {
+                if (first[axis] < n) {
+                    pair[0] = known[0];
+                    pair[1] = known[1];
+                    continue;
+                }
                 double angle = (double)position[axis] * pow(10000.0, -(double)j / n_pairs[axis]);
-                *freqs++ = (float)cos(angle);
-                *freqs++ = (float)sin(angle);
+                pair[0] = (float)cos(angle);
+                pair[1] = (float)sin(angle);
             }
+        }
     }
 }
 
