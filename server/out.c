@@ -34,6 +34,7 @@ void rf_out_puts(struct rf_out *t, const char *text)
 
 void rf_out_printf(struct rf_out *t, const char *format, ...)
 {
+    RF_ASSERT(format != NULL); /* gcc 12's -fsanitize=undefined warns of a null one otherwise */
     char line[512];
     va_list args, again;
     va_start(args, format);

@@ -224,6 +224,7 @@ static void only_waiting_jobs_are_moved(void **state)
     const char *w = farm_worker(f, "w", 0);
     const char *begun = farm_submit(f, "", 5, 0), *a = farm_submit(f, "", 5, 0), *b = farm_submit(f, "", 5, 0);
     LEASE lease = farm_claim(f, w);
+    assert_string_equal(lease.job_id, begun);
     assert_int_equal(rf_store_move(f->s, b, begun, false, f->now, NULL), RF_ERR_CONFLICT);
     assert_int_equal(rf_store_move(f->s, begun, b, false, f->now, NULL), RF_ERR_CONFLICT);
     assert_int_equal(rf_store_move(f->s, a, a, false, f->now, NULL), RF_ERR_INVALID);

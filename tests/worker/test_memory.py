@@ -26,9 +26,9 @@ SMALL = {**LARGE, "size": "64x64"}
 ROOM_FOR_SMALL = 160  # MiB: the model's weights and a clip of 64x64, not one of 512x512
 
 # Of a usual segment the VAE takes most, and it runs by slices in every plan: only of a long one does a plan save much.
-# Beside the model it takes 79 MiB, in the smallest plan 41, and 23 in one piece while the model is loaded anew.
+# Beside the model it takes 79 MiB, in the smallest plan 41; the encoder of the file wants some 22 beside that.
 LONG = {**LARGE, "size": "128x128", "num_frames": 481, "max_segment_frames": 481}
-ROOM_FOR_LONG_IN_THE_SMALLEST_PLAN = 70
+ROOM_FOR_LONG_IN_THE_SMALLEST_PLAN = 73
 
 pytestmark = pytest.mark.skipif(not os.path.exists(os.path.join(MODELS, "model.json")), reason="no small model here")
 
