@@ -10,7 +10,7 @@ shift
   n=0
   for file in "$@"; do
     n=$((n + 1))
-    echo "static const unsigned char sql_$n[] = {"
+    echo "static const unsigned char sql_${n}[] = {"
     od -An -v -tx1 "$file" | sed 's/ \([0-9a-f][0-9a-f]\)/0x\1,/g'
     echo '0x00};'
   done

@@ -1,6 +1,7 @@
 #!/bin/sh
 # framefarm-net from outside: exit codes, messages, files in and out. Arguments: the program, tests/golden.
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2086  # options are lists of words
 set -u
 net=$1
 golden=$2

@@ -254,7 +254,7 @@ static void move(struct walk *w)
 
 static void register_worker(struct walk *w, int i)
 {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "w%d", i);
     w->pids[i] = ++w->last_pid;
     /* two kinds of weights, so that settling is walked through as well */
@@ -265,7 +265,7 @@ static void register_worker(struct walk *w, int i)
 static void die(struct walk *w)
 {
     int i = (int)roll(w, N_WORKERS);
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "w%d", i);
     struct rf_op died = {.kind = RF_OP_DIED, .now_ms = w->f->now,
                          .u.died = {.name = name, .host = "here", .how = "signal 9", .pid = w->pids[i]}};

@@ -99,9 +99,8 @@ static __device__ __forceinline__ void weigh8(uint32_t (&pairs)[32], const int32
         }
 }
 
-/* Weights to operands, p[k] being the keys 32 k .. 32 k + 31, and into the sums, for k in FIRST .. LAST - 1. Apart from
- * weigh8() because wgmma may still be reading the last operands while the weights are made. */
-template <int FIRST, int LAST>
+/* Weights to operands, p[k] being the keys 32 k .. 32 k + 31, and into the sums. Apart from weigh8() because wgmma may
+ * still be reading the last operands while the weights are made. */
 static __device__ __forceinline__ void pack8(uint32_t (&p)[4][4], const uint32_t (&pairs)[32], rows8 &rows,
                                              const change8 &change)
 {
@@ -109,7 +108,7 @@ static __device__ __forceinline__ void pack8(uint32_t (&p)[4][4], const uint32_t
     for (int r = 0; r < 2; r++) {
         uint32_t total = 0;
 #pragma unroll
-        for (int k = FIRST; k < LAST; k++)
+        for (int k = 0; k < 4; k++)
 #pragma unroll
             for (int h = 0; h < 2; h++) { /* sixteen keys: blocks j, j + 1 of 8 */
                 const int j = 4 * k + 2 * h;

@@ -2,19 +2,20 @@
  *
  * A tile of 128 keys is 16 KB, of values too, so four of each are in flight. p v of a tile is summed in integers of its
  * own, exactly, and joins the F32 sums afterwards. Registers of a computing thread: 64 scores (then 32 pairs of weights),
- * 64 of the tile's sum, 64 of the sums, 16 of operands; 240 are all there are. SPEED.md tells which arrangements of the
- * same work were tried.
+ * 64 of the tile's sum, 64 of the sums, 16 of operands; 240 are all there are.
+ *   Products of bytes are as short as the softmax, so each warpgroup makes half of a tile's weights while its own p v is
+ * under way, and the two go on as they come: taking turns, as the other kernel's do, was slower (SPEED.md).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "worker/engine/cuda/attention8.cuh"
 #include "worker/engine/cuda/attention_hopper.cuh"
 
 #define TILE RF_A8_TILE
 #define STAGES 4
-#define FRONT 8 /* of a tile's 16 blocks of weights, those made before the wait for the last tile's sum */
 #define TILE_BYTES (TILE * 128)
 #define SHARED_BYTES (TILE_BYTES * (1 + 2 * STAGES) + 1024) /* and room to align to 1024 */
 #define COPIER_REGISTERS 24
 #define COMPUTER_REGISTERS 240 /* 24 * 128 + 240 * 256 <= 65536 */
+#define FRONT 8 /* of a tile's 16 blocks of weights, made before the wait for the last tile's sum */
 
 struct copier {
     const CUtensorMap *maps[3]; /* q, k, v */
@@ -100,14 +101,9 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     const float *q_scale = a.q_scale + blockIdx.y * a.q_rows + row;
     rows8 rows = {{q_scale[0], q_scale[8]}, {-INFINITY, -INFINITY}, {0, 0}};
     int32_t s[64], t[64];
-    float o[64];
+    float o[64] = {0};
     uint32_t p[4][4], pairs[32];
     change8 change, next_change;
-#pragma unroll
-    for (int i = 0; i < 64; i++) {
-        o[i] = 0;
-        t[i] = 0;
-    }
 
     float2 scale = *scales;
     barrier_wait(shared_address(&b.full_q), 0);
@@ -121,7 +117,7 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
         barrier_arrive(shared_address(&b.empty_k[0]));
     weigher8 with = find_maxima8<true>(s, rows, scale, change, (int)(a.n_keys - (int64_t)(n_tiles - 1) * TILE));
     weigh8<true, 0, 16>(pairs, s, with);
-    pack8<0, 4>(p, pairs, rows, change);
+    pack8(p, pairs, rows, change);
     pin_operands(p);
 
     for (int i = 1; i < n_tiles; i++) {
@@ -156,7 +152,7 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
         weigh8<false, FRONT, 16>(pairs, s, with);
         add_tile(o, t, change.gain);
         change = next_change;
-        pack8<0, 4>(p, pairs, rows, change);
+        pack8(p, pairs, rows, change);
         pin_operands(p);
     }
     const int last = (n_tiles - 1) % STAGES;
@@ -202,7 +198,8 @@ extern "C" cudaError_t rf_launch_attention8_hopper(cudaStream_t stream, const st
     if (status == cudaSuccess)
         status = make_map(&v, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a->v8, (int64_t)a->heads * RF_A8_DIM, slots);
     if (status == cudaSuccess)
-        status = cudaFuncSetAttribute(attention8_hopper_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
+        status = cudaFuncSetAttribute(attention8_hopper_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      SHARED_BYTES);
     if (status != cudaSuccess)
         return status;
     const dim3 grid((unsigned)(a->q_rows / TILE), (unsigned)a->heads);

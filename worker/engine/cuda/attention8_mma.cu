@@ -128,7 +128,7 @@ static __global__ void __launch_bounds__(THREADS, 1) attention8_mma_kernel(const
                                                              (int)(a.n_keys - (int64_t)tile * TILE)));
         else
             weigh8<false, 0, 16>(pairs, s, find_maxima8<false>(s, rows, scale, change, TILE));
-        pack8<0, 4>(p, pairs, rows, change);
+        pack8(p, pairs, rows, change);
         if (any_grew(change))
 #pragma unroll
             for (int j = 0; j < 64; j++)
