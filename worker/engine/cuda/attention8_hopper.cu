@@ -101,9 +101,14 @@ static __device__ __forceinline__ void compute(const rf_attention8_args &a, uint
     const float *q_scale = a.q_scale + blockIdx.y * a.q_rows + row;
     rows8 rows = {{q_scale[0], q_scale[8]}, {-INFINITY, -INFINITY}, {0, 0}};
     int32_t s[64], t[64];
-    float o[64] = {0};
+    float o[64];
     uint32_t p[4][4], pairs[32];
     change8 change, next_change;
+#pragma unroll
+    for (int i = 0; i < 64; i++) {
+        o[i] = 0;
+        t[i] = 0;
+    }
 
     float2 scale = *scales;
     barrier_wait(shared_address(&b.full_q), 0);
