@@ -3,13 +3,14 @@
  * A block has 128 queries of one head. One warpgroup only copies: a single thread asks for tiles of keys and values,
  * STAGES of each in flight. Two warpgroups compute, 64 queries each. Two overlaps keep the tensor cores busy, both from
  * the FlashAttention-3 paper: inside a warpgroup the next scores and the last weighted sum are in flight together while
- * the softmax waits for the scores only; between the two, named barriers let one do its softmax while the other multiplies.
+ * the softmax waits for the scores only; between the two, one does its softmax while the other multiplies. The 16-bit
+ * kernel orders that with named barriers, the 8-bit one leaves it to chance, which was faster.
  *
  *   barrier   who waits      who arrives
  *   full_q    computers      the copies of q
  *   full_*    computers      the copies of one tile
  *   empty_*   the copier     the eight computing warps, after reading the tile
- *   named 1, 2               computing group 0, 1 may issue its products; the other group says so
+ *   named 1, 2               computing group 0, 1 may issue its products; the other group says so (16 bits only)
  *
  * Tiles go from the last to the first, so that the partial one is masked before the loop.
  * SPDX-License-Identifier: Apache-2.0 */
