@@ -1,4 +1,4 @@
-/* Private to vae.c and vae_stream.c: the layers as read from the file.
+/* Private to vae.c and the streams: the layers as read from the file.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef RF_MODEL_VAE_LAYERS_H
 #define RF_MODEL_VAE_LAYERS_H
