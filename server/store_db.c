@@ -21,6 +21,9 @@
 #define WAL_REST_PAGES 300
 #define WAL_FORCED_PAGES 16384
 #define WAL_READERS_MS 1000
+/* 40 MiB, a step more than it usually has: what is beyond, a log that a reader made long and that then begins anew by
+ * itself gives back. */
+#define WAL_KEPT_BYTES "41943040"
 
 #define LIVE_COLUMNS "row, tail, state, priority, user, model, model_hash, precision, width, height, n_frames, fps, n_steps, " \
     "max_segment_frames, has_image, n_tasks, task, attempts, n_no_memory, not_before_ms, avoid_worker, lease, worker, " \
@@ -330,10 +333,9 @@ enum rf_code rf_db_open(struct rf_store *s, struct rf_err *err)
     if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return rf_db_fail(s->db, err, "open");
     sqlite3_busy_timeout(s->db, BUSY_MS);
-    /* FULL: a commit is on disk when it says so. The page cache holds the tables' hot ends. A log that somebody's reading
-     * made long and that begins anew by itself gives back what is beyond 40 MiB, a step more than it usually has. */
+    /* FULL: a commit is on disk when it says so. The page cache holds the tables' hot ends. */
     enum rf_code rc = exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; "
-                           "PRAGMA journal_size_limit = 41943040; "
+                           "PRAGMA journal_size_limit = " WAL_KEPT_BYTES "; "
                            "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", "open", err);
     if (rc == RF_OK)
         rc = check_small(s, err);

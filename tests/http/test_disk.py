@@ -266,7 +266,7 @@ def test_a_damaged_database_is_told_at_start_not_at_3_am(start):
 MIB = 1 << 20
 LOG_LIMIT = 64 * MIB             # WAL_FORCED_PAGES of server/store_db.c; a commit may go past it, and each long reader a step
 STEP = 8 * MIB                   # WAL_WANTED_PAGES
-LOG_AS_A_RULE = 40 * MIB         # journal_size_limit there
+LOG_AS_A_RULE = 40 * MIB         # WAL_KEPT_BYTES there
 # Some 4 MiB of log, less than a step; few jobs with much in them, for each sets 2 MiB of the disk aside.
 BATCH = (b'{"prompt":"%s","num_frames":5}\n' % (b"x" * 20000)) * 200
 

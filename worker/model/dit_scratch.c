@@ -4,6 +4,7 @@
 #include "worker/model/dit_private.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FFN_ROWS 6144 /* of the hidden layer at once, if nothing else is asked: the widest activation stays small */
 #define HEAD_DIM 128
@@ -135,8 +136,18 @@ int64_t rf_dit_scratch_bytes(const struct rf_dit *d, int64_t t, int64_t h, int64
     return rf_dit_scratch_bytes_for(&d->config, rf_engine_act_dtype(d->e), &layout, t, h, w);
 }
 
-/* (cos, sin) of position * 10000^(-2j/axis) for the 64 pairs of a head: 22 pairs turn with t, 21 with y, 21 with x. Each
- * position of an axis is worked out once, for the first token that has it: a long clip has millions of pairs. */
+/* (cos, sin) of position * 10000^(-2j/axis) for the pairs of one axis. */
+static void fill_axis(float *pair, int64_t position, int n_pairs)
+{
+    for (int j = 0; j < n_pairs; j++) {
+        double angle = (double)position * pow(10000.0, -(double)j / n_pairs);
+        *pair++ = (float)cos(angle);
+        *pair++ = (float)sin(angle);
+    }
+}
+
+/* The 64 pairs of a head: 22 turn with t, 21 with y, 21 with x. Each position of an axis is worked out once, for the
+ * first token that has it: a long clip has millions of pairs. */
 static void fill_freqs(float *freqs, int64_t t, int64_t hp, int64_t wp)
 {
     static const int n_pairs[3] = {22, 21, 21};
@@ -144,19 +155,11 @@ static void fill_freqs(float *freqs, int64_t t, int64_t hp, int64_t wp)
         const int64_t position[3] = {n / (hp * wp), n / wp % hp, n % wp};
         const int64_t first[3] = {position[0] * hp * wp, position[1] * wp, position[2]};
         float *pair = freqs + n * HEAD_DIM;
-        for (int axis = 0; axis < 3; axis++) {
-            const float *known = pair - (n - first[axis]) * HEAD_DIM;
-            for (int j = 0; j < n_pairs[axis]; j++, pair += 2, known += 2) {
-                if (first[axis] < n) {
-                    pair[0] = known[0];
-                    pair[1] = known[1];
-                    continue;
-                }
-                double angle = (double)position[axis] * pow(10000.0, -(double)j / n_pairs[axis]);
-                pair[0] = (float)cos(angle);
-                pair[1] = (float)sin(angle);
-            }
-        }
+        for (int axis = 0; axis < 3; pair += 2 * n_pairs[axis++])
+            if (first[axis] < n)
+                memcpy(pair, pair - (n - first[axis]) * HEAD_DIM, 2 * (size_t)n_pairs[axis] * sizeof *pair);
+            else
+                fill_axis(pair, position[axis], n_pairs[axis]);
     }
 }
 

@@ -18,7 +18,7 @@ struct rf_tensor rf_vae_in_slot(struct rf_vae_stream *s, enum rf_vae_slot slot, 
     if (s->planning && bytes > s->slot_bytes[slot])
         s->slot_bytes[slot] = bytes;
     RF_ASSERT(bytes <= s->slot_bytes[slot]);
-    RF_ASSERT(!s->slicing || slot == RF_VAE_SLOT_ONE_A || slot == RF_VAE_SLOT_ONE_B);
+    RF_ASSERT(s->current < RF_VAE_SLOT_ONE_A || slot == s->current || slot == (s->current ^ 1)); /* others share room */
     return t;
 }
 

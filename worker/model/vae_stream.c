@@ -87,15 +87,13 @@ static struct rf_tensor run_slices(struct rf_vae_stream *s, struct rf_tensor x)
     for (int64_t f = 0; f < (s->planning ? 1 : n); f++) {
         struct rf_tensor y = rf_vae_frames(&x, f, 1);
         s->current = RF_VAE_SLOT_ONE_B;
-        s->slicing = true;
         for (int i = s->slice_first; i < s->slice_end; i++)
             y = rf_vae_run_layer(s, i, y);
-        s->slicing = false;
+        s->current = before;
         whole = rf_vae_in_slot(s, RF_VAE_SLOT_SLICED, y.dtype, n, y.shape[1], y.shape[2], y.shape[3]);
         struct rf_tensor to = rf_vae_frames(&whole, f, 1);
         rf_vae_copy_frames(s, &to, &y);
     }
-    s->current = before;
     return whole;
 }
 
@@ -129,10 +127,10 @@ static enum rf_vae_slot room_of(const struct rf_vae_stream *s, enum rf_vae_slot 
 
 static void share_rooms(struct rf_vae_stream *s)
 {
-    for (int i = 0; i < RF_VAE_SLOT_COUNT; i++) {
-        enum rf_vae_slot room = room_of(s, i);
-        if (room != (enum rf_vae_slot)i && s->slot_bytes[room] < s->slot_bytes[i])
-            s->slot_bytes[room] = s->slot_bytes[i];
+    for (enum rf_vae_slot i = 0; i < RF_VAE_SLOT_COUNT; i++) {
+        int64_t *room = &s->slot_bytes[room_of(s, i)];
+        if (*room < s->slot_bytes[i])
+            *room = s->slot_bytes[i];
     }
 }
 
@@ -162,8 +160,8 @@ static int64_t plan(struct rf_vae_stream *s, int64_t height, int64_t width, int 
 
     share_rooms(s);
     int64_t bytes = 0;
-    for (int i = 0; i < RF_VAE_SLOT_COUNT; i++)
-        if (room_of(s, i) == (enum rf_vae_slot)i)
+    for (enum rf_vae_slot i = 0; i < RF_VAE_SLOT_COUNT; i++)
+        if (room_of(s, i) == i)
             bytes += rf_arena_cost(RF_U8, 1, &s->slot_bytes[i]);
     for (int i = 0; i < s->n_states; i++)
         bytes += s->state[i].n * frame_cost(&s->state[i].frame[0]);
@@ -201,10 +199,10 @@ static enum rf_code stream_create(struct rf_vae *vae, bool is_encoder, int64_t h
     enum rf_code rc = rf_arena_create(s->engine, bytes, &s->arena, err);
     if (rc != RF_OK)
         return rf_wrap(err, rc, "VAE %s", is_encoder ? "encoder" : "decoder");
-    for (int i = 0; i < RF_VAE_SLOT_COUNT; i++)
-        if (room_of(s, i) == (enum rf_vae_slot)i)
+    for (enum rf_vae_slot i = 0; i < RF_VAE_SLOT_COUNT; i++)
+        if (room_of(s, i) == i)
             s->slot_data[i] = rf_arena_tensor(s->arena, RF_U8, 1, &s->slot_bytes[i]).data;
-    for (int i = 0; i < RF_VAE_SLOT_COUNT; i++)
+    for (enum rf_vae_slot i = 0; i < RF_VAE_SLOT_COUNT; i++)
         s->slot_data[i] = s->slot_data[room_of(s, i)];
     for (int i = 0; i < s->n_states; i++)
         for (int f = 0; f < s->state[i].n; f++) {

@@ -27,14 +27,13 @@ struct rf_vae_stream {
     struct rf_engine *engine;
     const struct rf_vae_network *net;
     bool is_encoder, planning, started; /* started: the first frame has passed */
-    bool slicing;                       /* a single frame is on its way through the sliced layers */
     enum rf_dtype act;
     struct rf_arena *arena;
     int64_t slot_bytes[RF_VAE_SLOT_COUNT];
     void *slot_data[RF_VAE_SLOT_COUNT];
-    enum rf_vae_slot current;                  /* of a pair: where the stream's frames are */
+    enum rf_vae_slot current;           /* of a pair: where the stream's frames are; in slices of ONE_A and ONE_B */
     int slice_first, slice_end;         /* layers that take one frame at a time; none when equal */
-    enum rf_vae_slot idle;                     /* of A and B: the one in which nothing lies while slices run */
+    enum rf_vae_slot idle;              /* of A and B: the one in which nothing lies while slices run */
     struct rf_vae_history state[RF_VAE_MAX_STATES];
     int n_states, next_state, layer_state[RF_VAE_MAX_LAYERS];
     struct rf_tensor spare[RF_VAE_MAX_SPARES]; /* one frame of each size that comes singly */

@@ -163,7 +163,7 @@ cudaError_t rf_launch_conv_plain(cudaStream_t stream, const struct rf_conv_args 
 cudaError_t rf_launch_conv_mma(cudaStream_t stream, const struct rf_conv_args *a);
 /* conv_hopper.cu, sm_90a: x, w, add bf16, everything 16-byte aligned, strides 1, c_in a multiple of 32; kernels 3x3 or
  * 1x1 in space; c_out a multiple of 96, or 32 and less with w [32, …] of a 3x3 kernel (add may be F32 then). upsample:
- * one frame in time, and w from rf_launch_conv_fold(). arrangement: 0, or which other to try.
+ * one frame in time, and w from rf_launch_conv_fold().
  * cudaErrorInvalidValue: the tensor map could not be made. */
 cudaError_t rf_launch_conv_hopper(cudaStream_t stream, const struct rf_conv_args *a);
 /* conv_weights.cu, bf16. Fold: y [4, out, 2, 2, in] from w [out, 3, 3, in], the four convolutions that upsampling
